@@ -1,0 +1,69 @@
+// error.h: the one exception type of the core, its codes, and the CHECK macros. Anyone may include it.
+// Not here: how an error reaches JavaScript (binding/guard.h). Trap: inside an Ops step nothing
+// throws; errors of a step surface in Ops::collect().
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <string>
+#include <string_view>
+
+namespace polylm {
+
+enum class Code : uint8_t {
+#define ROW(name, public_name, sentence) k##name,
+#include "platform/error_codes.def"
+#undef ROW
+};
+
+inline constexpr int kCodeCount = 0
+#define ROW(name, public_name, sentence) +1
+#include "platform/error_codes.def"
+#undef ROW
+    ;
+
+// "INVALID_OPTION" for Code::kInvalidOption: the `code` of a PolyLMError.
+const char* code_name(Code code);
+// One sentence for people, the same for every error of this code.
+const char* code_sentence(Code code);
+
+// Identity is data (code), the message is for people, the hint is the next thing to try.
+class Error : public std::exception {
+ public:
+  Error(Code code, std::string message, std::string hint = "")
+      : code_(code), message_(std::move(message)), hint_(std::move(hint)) {}
+  Code code() const noexcept { return code_; }
+  const std::string& message() const noexcept { return message_; }
+  const std::string& hint() const noexcept { return hint_; }
+  const char* what() const noexcept override { return message_.c_str(); }
+
+ private:
+  Code code_;
+  std::string message_;
+  std::string hint_;
+};
+
+[[noreturn]] void fail(Code code, std::string message, std::string hint = "");
+// A broken invariant: INTERNAL with file and line. Used through CHECK.
+[[noreturn]] void check_failed(const char* file, int line, const char* what);
+[[noreturn]] void check_failed(const char* file, int line, const char* what, int64_t a, int64_t b);
+
+// Text from a file or a user for an error message: at most 200 bytes, control bytes escaped.
+std::string quoted(std::string_view text);
+
+}  // namespace polylm
+
+// Invariants of ours, on in every build: a broken one ends the request with INTERNAL, never the process.
+#define POLYLM_CHECK(condition) \
+  ((condition) ? (void)0 : ::polylm::check_failed(__FILE__, __LINE__, #condition))
+#define POLYLM_CHECK_OP(a, op, b)                                                         \
+  do {                                                                                    \
+    const auto check_a = (a);                                                             \
+    const auto check_b = (b);                                                             \
+    if (!(check_a op check_b))                                                            \
+      ::polylm::check_failed(__FILE__, __LINE__, #a " " #op " " #b,                       \
+                             static_cast<int64_t>(check_a), static_cast<int64_t>(check_b)); \
+  } while (false)
+#define POLYLM_CHECK_EQ(a, b) POLYLM_CHECK_OP(a, ==, b)
+#define POLYLM_CHECK_LT(a, b) POLYLM_CHECK_OP(a, <, b)
+#define POLYLM_CHECK_LE(a, b) POLYLM_CHECK_OP(a, <=, b)
