@@ -1,0 +1,22 @@
+# CUDA is an optional language: without nvcc, or without sources in csrc/cuda, the build is CPU only.
+set(POLYLM_CUDA_SOURCES "")
+set(POLYLM_HAVE_CUDA OFF)
+file(GLOB POLYLM_CUDA_FILES CONFIGURE_DEPENDS csrc/cuda/*.cu)
+if(POLYLM_CUDA AND POLYLM_CUDA_FILES)
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)   # before enable_language, else nvcc's default is cached
+      set(CMAKE_CUDA_ARCHITECTURES "80-real;90a-real" CACHE STRING "")
+    endif()
+    enable_language(CUDA)
+    if(NOT DEFINED CMAKE_CUDA20_STANDARD_COMPILE_OPTION)   # CMake 3.25 knows no C++20 for nvcc >= 12
+      set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+      set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+    endif()
+    set(CMAKE_CUDA_STANDARD 20)
+    set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+    set(POLYLM_CUDA_SOURCES ${POLYLM_CUDA_FILES})
+    set(POLYLM_HAVE_CUDA ON)
+  endif()
+endif()

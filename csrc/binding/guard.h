@@ -1,0 +1,50 @@
+// guard.h: the only place besides the engine's loop where C++ exceptions are caught: every exported
+// function runs inside guard(), which turns any of them into a JavaScript error with code and hint.
+// lib/native.ts rewraps those as PolyLMError. Trap: a Napi::Error (JavaScript threw) passes through.
+#pragma once
+
+#include <napi.h>
+
+#include <exception>
+#include <new>
+#include <string>
+
+#include "platform/error.h"
+
+namespace polylm {
+
+// Error object {message, code, hint} for a core error; the JavaScript side makes it a PolyLMError.
+inline Napi::Error to_js_error(Napi::Env env, const Error& e) {
+  Napi::Error error = Napi::Error::New(env, e.message());
+  error.Value().Set("code", Napi::String::New(env, code_name(e.code())));
+  if (!e.hint().empty()) error.Value().Set("hint", Napi::String::New(env, e.hint()));
+  return error;
+}
+
+// What the current exception is, as a core error. Call inside a catch block.
+inline Error current_error() {
+  try {
+    throw;
+  } catch (const Error& e) {
+    return e;
+  } catch (const std::bad_alloc&) {
+    return {Code::kInsufficientMemory, "an allocation failed", "free memory or load a smaller model"};
+  } catch (const std::exception& e) {
+    return {Code::kInternal, std::string("unexpected exception: ") + e.what()};
+  } catch (...) {
+    return {Code::kInternal, "unexpected exception"};
+  }
+}
+
+template <class F>
+Napi::Value guard(Napi::Env env, F&& f) {
+  try {
+    return f();
+  } catch (const Napi::Error&) {
+    throw;
+  } catch (...) {
+    throw to_js_error(env, current_error());
+  }
+}
+
+}  // namespace polylm
