@@ -102,7 +102,7 @@ class Ops {
 
   // A step: begin, the calls below, submit, collect ------------------------------------------------
   void copy_blocks(const Kv& kv, const BlockCopy* copies, int64_t count);  // before begin's rows run
-  void begin(const StepInputs& in);
+  void begin(const StepInputs& in);  // also after a step that was abandoned before its submit
   void embed(const EmbedArgs& a);
   void norm(const NormArgs& a);
   void qkv(const QkvArgs& a);
@@ -146,9 +146,12 @@ class Ops {
   virtual void do_read_act(const Act& act, int64_t rows, float* out) const = 0;
 
  private:
+  enum class State : uint8_t { kIdle, kOpen, kSubmitted };
+
   StepInputs step_;
   StepLimits limits_;
-  bool in_step_ = false;
+  State state_ = State::kIdle;
+  int32_t highest_block_ = -1;  // of the step's block tables
 };
 
 }  // namespace polylm
