@@ -13,11 +13,16 @@
 
 namespace polylm {
 
-// Error object {message, code, hint} for a core error; the JavaScript side makes it a PolyLMError.
+// Error object {message, code, hint, fields} for a core error; the JavaScript side makes it a PolyLMError.
 inline Napi::Error to_js_error(Napi::Env env, const Error& e) {
   Napi::Error error = Napi::Error::New(env, e.message());
   error.Value().Set("code", Napi::String::New(env, code_name(e.code())));
   if (!e.hint().empty()) error.Value().Set("hint", Napi::String::New(env, e.hint()));
+  for (const ErrorField& field : e.fields()) {
+    error.Value().Set(field.name, field.is_text
+                                      ? Napi::Value(Napi::String::New(env, field.text))
+                                      : Napi::Value(Napi::Number::New(env, field.number)));
+  }
   return error;
 }
 

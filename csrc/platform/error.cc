@@ -36,6 +36,10 @@ void fail(Code code, std::string message, std::string hint) {
   throw Error(code, std::move(message), std::move(hint));
 }
 
+void fail(Code code, std::string message, std::string hint, std::vector<ErrorField> fields) {
+  throw Error(code, std::move(message), std::move(hint), std::move(fields));
+}
+
 void check_failed(const char* file, int line, const char* what) {
   std::string message = "internal check failed: ";
   message.append(what).append(" (").append(short_path(file)).append(":");

@@ -7,6 +7,8 @@
 #include <exception>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 namespace polylm {
 
@@ -27,23 +29,44 @@ const char* code_name(Code code);
 // One sentence for people, the same for every error of this code.
 const char* code_sentence(Code code);
 
+// A fact that belongs to an error's code and that programs may read, under its public name:
+// {"promptTokens", 2100} or {"file", path}. The set per code is documented with PolyLMError.
+struct ErrorField {
+  ErrorField(const char* field_name, int64_t value)
+      : name(field_name), number(static_cast<double>(value)) {}
+  ErrorField(const char* field_name, std::string value)
+      : name(field_name), text(std::move(value)), is_text(true) {}
+  const char* name;  // a string literal
+  double number = 0;
+  std::string text;
+  bool is_text = false;
+};
+
 // Identity is data (code), the message is for people, the hint is the next thing to try.
 class Error : public std::exception {
  public:
-  Error(Code code, std::string message, std::string hint = "")
-      : code_(code), message_(std::move(message)), hint_(std::move(hint)) {}
+  Error(Code code, std::string message, std::string hint = "",
+        std::vector<ErrorField> fields = {})
+      : code_(code),
+        message_(std::move(message)),
+        hint_(std::move(hint)),
+        fields_(std::move(fields)) {}
   Code code() const noexcept { return code_; }
   const std::string& message() const noexcept { return message_; }
   const std::string& hint() const noexcept { return hint_; }
+  const std::vector<ErrorField>& fields() const noexcept { return fields_; }
   const char* what() const noexcept override { return message_.c_str(); }
 
  private:
   Code code_;
   std::string message_;
   std::string hint_;
+  std::vector<ErrorField> fields_;
 };
 
 [[noreturn]] void fail(Code code, std::string message, std::string hint = "");
+[[noreturn]] void fail(Code code, std::string message, std::string hint,
+                       std::vector<ErrorField> fields);
 // A broken invariant: INTERNAL with file and line. Used through CHECK.
 [[noreturn]] void check_failed(const char* file, int line, const char* what);
 [[noreturn]] void check_failed(const char* file, int line, const char* what, int64_t a, int64_t b);
