@@ -1,0 +1,331 @@
+// weight_stream.cc: see weight_stream.h. A tensor is cut into tasks of about 4 MiB of whole lines
+// (its major axis), tasks are handed out by a counter, and each is worked off in pieces that fit a
+// core's L2 (measured: 256 KiB of staging reads 1.6 times as fast as 16 MiB).
+#include "model/weight_stream.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include "platform/bf16.h"
+#include "platform/checked.h"
+
+namespace polylm {
+namespace {
+
+constexpr int64_t kPieceBytes = 256 << 10;
+constexpr int64_t kTaskBytes = 4 << 20;
+constexpr int64_t kLineBytesMax = 16 << 20;
+constexpr int64_t kProgressBytes = 16 << 20;
+
+uint32_t mix32(uint32_t x) {
+  x = (x ^ (x >> 16)) * 0x7feb352du;
+  x = (x ^ (x >> 15)) * 0x846ca68bu;
+  return x ^ (x >> 16);
+}
+uint32_t key_n(int64_t n) { return mix32(static_cast<uint32_t>(n) * 2 + 1); }
+uint32_t key_k(int64_t k) { return mix32(static_cast<uint32_t>(k) * 2 + 0x40000000u); }
+
+// A placement seen as lines along its axis of larger stride: line i, element j.
+struct Lines {
+  bool along_n = true;  // lines are rows n, elements are k
+  int64_t count = 0;
+  int64_t length = 0;
+  int64_t line_stride = 0;
+  int64_t element_stride = 0;
+
+  // A vector (k == 1) is one line of n elements.
+  explicit Lines(const Placement& p) : along_n(p.k != 1 && p.stride_n >= p.stride_k) {
+    count = along_n ? p.n : p.k;
+    length = along_n ? p.k : p.n;
+    line_stride = along_n ? p.stride_n : p.stride_k;
+    element_stride = along_n ? p.stride_k : p.stride_n;
+  }
+  // Elements between the first and one past the last of `lines` lines.
+  int64_t span(int64_t lines) const {
+    return checked_add(checked_add(checked_mul(lines - 1, line_stride),
+                                   checked_mul(length - 1, element_stride)), 1);
+  }
+  bool dense() const { return element_stride == 1 && (line_stride == length || count == 1); }
+  int64_t per(int64_t bytes, int64_t element_bytes) const {
+    const int64_t line_bytes = std::max<int64_t>(1, line_stride) * element_bytes;
+    const int64_t lines = std::max<int64_t>(2, bytes / line_bytes);
+    return std::min(count, lines >= 32 ? lines / 32 * 32 : lines / 2 * 2);
+  }
+};
+
+// Buffers of one thread, grown on first use and kept.
+struct Staging {
+  std::vector<unsigned char> raw;
+  std::vector<bf16> narrow;
+  std::vector<float> wide;
+};
+
+float element_as_float(const unsigned char* at, TensorType type) {
+  if (type == TensorType::kF32) {
+    float f;
+    std::memcpy(&f, at, sizeof f);
+    return f;
+  }
+  uint16_t bits;
+  std::memcpy(&bits, at, sizeof bits);
+  return type == TensorType::kBf16 ? bf16_to_float(bits) : half_to_float(bits);
+}
+
+// Gathers lines [0, count) from raw into dense rows of `length` numbers.
+void to_float(const Lines& lines, int64_t count, const Placement& p, Staging* s) {
+  s->wide.resize(static_cast<size_t>(count * lines.length));
+  float* out = s->wide.data();
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t j = 0; j < lines.length; ++j) {
+      const int64_t at = (i * lines.line_stride + j * lines.element_stride) * p.element_bytes;
+      *out++ = element_as_float(s->raw.data() + at, p.tensor->type);
+    }
+  }
+}
+
+void to_bf16(const Lines& lines, int64_t count, const Placement& p, Staging* s) {
+  s->narrow.resize(static_cast<size_t>(count * lines.length));
+  if (p.tensor->type == TensorType::kBf16 && lines.element_stride == 1) {
+    for (int64_t i = 0; i < count; ++i) {
+      std::memcpy(s->narrow.data() + i * lines.length,
+                  s->raw.data() + i * lines.line_stride * 2, static_cast<size_t>(lines.length) * 2);
+    }
+    return;
+  }
+  bf16* out = s->narrow.data();
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t j = 0; j < lines.length; ++j) {
+      const int64_t at = (i * lines.line_stride + j * lines.element_stride) * p.element_bytes;
+      *out++ = bf16_from_float(element_as_float(s->raw.data() + at, p.tensor->type));
+    }
+  }
+}
+
+void check_finite(const bf16* values, int64_t count, int64_t lines_before, const Lines& lines,
+                  const Placement& p) {
+  bool finite = true;
+  for (int64_t i = 0; i < count; ++i) finite &= (values[i] & 0x7f80u) != 0x7f80u;
+  if (finite) return;
+  int64_t bad = 0;
+  while ((values[bad] & 0x7f80u) != 0x7f80u) ++bad;
+  const int64_t line = lines_before + bad / lines.length;
+  const int64_t element = bad % lines.length;
+  fail(Code::kWeightsNonfinite,
+       "tensor " + quoted(p.tensor->name) + " has a value at [" +
+           std::to_string(lines.along_n ? line : element) + ", " +
+           std::to_string(lines.along_n ? element : line) + "] (output, input) that is not finite",
+       "the checkpoint is damaged, or its numbers do not fit bfloat16");
+}
+
+// Sum over the piece of key_n(n) * key_k(k) * value: bilinear, so that the order does not matter.
+uint64_t hash_piece(const bf16* values, int64_t line0, int64_t count, const Lines& lines,
+                    const std::vector<uint32_t>& element_keys) {
+  uint64_t sum = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const bf16* row = values + i * lines.length;
+    uint64_t inner = 0;
+    for (int64_t j = 0; j < lines.length; ++j) {
+      inner += static_cast<uint64_t>(element_keys[static_cast<size_t>(j)]) * row[j];
+    }
+    sum += inner * (lines.along_n ? key_n(line0 + i) : key_k(line0 + i));
+  }
+  return sum;
+}
+
+struct Task {
+  size_t item = 0;
+  int64_t line0 = 0;
+  int64_t lines = 0;
+  uint32_t crc = 0;
+  int64_t bytes = 0;
+  uint64_t hash = 0;
+};
+
+void read_piece(const Placement& p, const Lines& lines, int64_t line0, int64_t count, Staging* s) {
+  const auto bytes = static_cast<size_t>(lines.span(count) * p.element_bytes);
+  s->raw.resize(bytes);
+  p.file->read(p.tensor->offset_bytes + line0 * lines.line_stride * p.element_bytes, bytes,
+               s->raw.data());
+}
+
+void deliver(const Lines& lines, int64_t line0, int64_t count, Parameter* to, Ops& ops,
+             const Staging& s) {
+  const bool wide = to->format == WeightFormat::kFp32;
+  if (to->k == 0) {
+    std::copy_n(s.wide.data(), count * lines.length, to->values.data() + line0 * lines.length);
+    return;
+  }
+  WeightPiece piece;
+  piece.n0 = lines.along_n ? line0 : 0;
+  piece.n_count = lines.along_n ? count : lines.length;
+  piece.k0 = lines.along_n ? 0 : line0;
+  piece.k_count = lines.along_n ? lines.length : count;
+  piece.stride_n = lines.along_n ? lines.length : 1;
+  piece.stride_k = lines.along_n ? 1 : lines.length;
+  if (wide) {
+    piece.fp32_data = s.wide.data();
+  } else {
+    piece.bf16_data = s.narrow.data();
+  }
+  ops.pack_weight(to->weight, piece);
+}
+
+// Runs body(task index) on several threads until all are done or one throws.
+void run_tasks(int64_t threads, size_t count, const std::function<void(size_t, Staging*)>& body) {
+  std::atomic<size_t> next{0};
+  std::atomic<bool> failed{false};
+  std::exception_ptr error;
+  std::mutex mutex;
+  const auto work = [&] {
+    Staging staging;
+    for (size_t i = next++; i < count && !failed; i = next++) {
+      try {
+        body(i, &staging);
+      } catch (...) {
+        const std::lock_guard lock(mutex);
+        if (!failed.exchange(true)) error = std::current_exception();
+      }
+    }
+  };
+  std::vector<std::thread> workers;
+  const auto extra = std::min<size_t>(static_cast<size_t>(std::max<int64_t>(1, threads)), count);
+  for (size_t t = 1; t < extra; ++t) {
+    try {
+      workers.emplace_back(work);
+    } catch (const std::system_error&) {
+      break;  // fewer threads then
+    }
+  }
+  work();
+  for (std::thread& worker : workers) worker.join();
+  if (error) std::rethrow_exception(error);
+}
+
+}  // namespace
+
+struct WeightStream::Lock {
+  std::mutex mutex;
+};
+
+WeightStream::WeightStream(LoadControl control)
+    : control_(std::move(control)), lock_(std::make_shared<Lock>()) {}
+
+void WeightStream::advance(int64_t bytes, const std::string& file) {
+  if (control_.cancel->load()) fail(Code::kAborted, "the load was aborted");
+  const std::lock_guard lock(lock_->mutex);
+  loaded_bytes_ += bytes;
+  const bool due = loaded_bytes_ - reported_bytes_ >= kProgressBytes ||
+                   loaded_bytes_ >= total_bytes_;
+  if (!due || !control_.progress) return;
+  reported_bytes_ = loaded_bytes_;
+  control_.progress(loaded_bytes_, std::max(total_bytes_, loaded_bytes_), file);
+}
+
+void WeightStream::read(std::vector<StreamItem>& items, Ops& ops) {
+  std::vector<Task> tasks;
+  std::vector<std::vector<uint32_t>> keys(items.size());
+  for (size_t i = 0; i < items.size(); ++i) {
+    const Lines lines(items[i].place);
+    if (checked_mul(lines.span(1), items[i].place.element_bytes) > kLineBytesMax) {
+      fail(Code::kStorageMismatch, "tensor " + quoted(items[i].place.tensor->name) +
+                                       " has strides that no checkpoint writer uses");
+    }
+    for (int64_t j = 0; j < lines.length; ++j) {
+      keys[i].push_back(lines.along_n ? key_k(j) : key_n(j));
+    }
+    if (items[i].parameter->k == 0) {
+      items[i].parameter->values.resize(static_cast<size_t>(items[i].place.n));
+    }
+    const int64_t step = lines.per(kTaskBytes, items[i].place.element_bytes);
+    for (int64_t at = 0; at < lines.count; at += step) {
+      tasks.push_back({.item = i, .line0 = at, .lines = std::min(step, lines.count - at)});
+    }
+  }
+  run_tasks(control_.threads, tasks.size(), [&](size_t index, Staging* s) {
+    Task& task = tasks[index];
+    const StreamItem& item = items[task.item];
+    const Placement& p = item.place;
+    const Lines lines(p);
+    const int64_t step = lines.per(kPieceBytes, p.element_bytes);
+    for (int64_t done = 0; done < task.lines; done += step) {
+      const int64_t count = std::min(step, task.lines - done);
+      const int64_t line0 = task.line0 + done;
+      read_piece(p, lines, line0, count, s);
+      if (item.has_crc) task.crc = crc32_update(task.crc, s->raw.data(), s->raw.size());
+      to_bf16(lines, count, p, s);
+      check_finite(s->narrow.data(), count * lines.length, line0, lines, p);
+      task.hash += hash_piece(s->narrow.data(), line0, count, lines, keys[task.item]);
+      const bool wide = item.parameter->k == 0 || item.parameter->format == WeightFormat::kFp32;
+      if (wide) to_float(lines, count, p, s);
+      deliver(lines, line0, count, item.parameter, ops, *s);
+      task.bytes += static_cast<int64_t>(s->raw.size());
+    }
+    advance(task.bytes, p.file->path());
+  });
+  hashes_.assign(items.size(), 0);
+  std::vector<uint32_t> crcs(items.size(), 0);
+  for (const Task& task : tasks) {
+    hashes_[task.item] += task.hash;
+    crcs[task.item] = crc32_combine(crcs[task.item], task.crc, task.bytes);
+  }
+  for (size_t i = 0; i < items.size(); ++i) {
+    if (!items[i].has_crc || crcs[i] == items[i].crc32) continue;
+    fail(Code::kZipCrc, "the bytes of tensor " + quoted(items[i].place.tensor->name) + " in " +
+                            quoted(items[i].place.file->path()) + " do not match their checksum",
+         "the file is damaged; download it again");
+  }
+}
+
+void WeightStream::verify(const std::vector<StorageInfo>& storages,
+                          const std::vector<const File*>& files) {
+  run_tasks(control_.threads, storages.size(), [&](size_t i, Staging* s) {
+    const StorageInfo& storage = storages[i];
+    const File& file = *files[static_cast<size_t>(storage.file)];
+    uint32_t crc = 0;
+    for (int64_t at = 0; at < storage.size_bytes; at += kPieceBytes) {
+      const auto bytes = static_cast<size_t>(std::min(kPieceBytes, storage.size_bytes - at));
+      s->raw.resize(bytes);
+      file.read(storage.offset_bytes + at, bytes, s->raw.data());
+      crc = crc32_update(crc, s->raw.data(), bytes);
+      advance(static_cast<int64_t>(bytes), file.path());
+    }
+    if (crc != storage.crc32) {
+      fail(Code::kZipCrc, "a tensor storage at byte " + std::to_string(storage.offset_bytes) +
+                              " of " + quoted(file.path()) + " does not match its checksum",
+           "the file is damaged; download it again");
+    }
+  });
+}
+
+bool WeightStream::equal(const Placement& a, const Placement& b) {
+  std::atomic<bool> same{true};
+  const Lines shape(a);
+  const int64_t step = shape.per(kTaskBytes, a.element_bytes);
+  const auto count = static_cast<size_t>(ceil_div(shape.count, step));
+  run_tasks(control_.threads, count, [&](size_t index, Staging* s) {
+    if (!same) return;
+    const int64_t line0 = static_cast<int64_t>(index) * step;
+    const int64_t lines = std::min(step, shape.count - line0);
+    const Lines other(b);
+    if (other.along_n != shape.along_n) {
+      fail(Code::kStorageMismatch, "tied tensors are stored in different layouts");
+    }
+    read_piece(a, shape, line0, lines, s);
+    to_float(shape, lines, a, s);
+    const std::vector<float> first = s->wide;
+    read_piece(b, other, line0, lines, s);
+    to_float(other, lines, b, s);
+    if (first != s->wide) same = false;
+    advance(0, a.file->path());
+  });
+  return same;
+}
+
+}  // namespace polylm

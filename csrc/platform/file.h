@@ -1,0 +1,39 @@
+// file.h: reading a file that was validated before: opened once, compared with what the validator
+// saw, read with pread only. A truncated file is an error, never a SIGBUS, because nothing is mapped.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace polylm {
+
+// What identified a file when its header was validated. mtime_ns < 0: not compared.
+struct FileIdentity {
+  std::string path;
+  int64_t size_bytes = 0;
+  int64_t mtime_ns = -1;
+  uint64_t device = 0;
+  uint64_t inode = 0;
+};
+
+class File {
+ public:
+  // Throws FILE_NOT_FOUND, FILE_IO, or FILE_CHANGED when the file is not the one that was validated.
+  explicit File(const FileIdentity& identity);
+  ~File();
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+
+  const std::string& path() const { return path_; }
+  int64_t size_bytes() const { return size_bytes_; }
+  // Fills out[bytes] from `offset`. Any thread. Throws FILE_TRUNCATED or FILE_IO.
+  void read(int64_t offset, size_t bytes, void* out) const;
+
+ private:
+  std::string path_;
+  int64_t size_bytes_ = 0;
+  int descriptor_ = -1;
+};
+
+}  // namespace polylm
