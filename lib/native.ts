@@ -1,0 +1,291 @@
+// native.ts: finds and loads the addon, once and lazily, and gives its functions types. Nothing else
+// imports the .node file. Errors of the core arrive here as plain objects with a code and leave as
+// PolyLMError. Trap: paths come from __dirname, not import.meta.url, whose CJS shim breaks in folders
+// with '#' or '%' (tsup's shim for the former is right in both module systems).
+import { existsSync } from 'node:fs'
+import path from 'node:path'
+import nodeGypBuild from 'node-gyp-build'
+import { errorCodes, PolyLMError, type ErrorCode } from './errors.js'
+
+/** A part of a prompt as the core takes it. */
+export type NativePart =
+  | { readonly text: string; readonly parseSpecial: boolean }
+  | { readonly ids: Int32Array; readonly control: boolean }
+
+/** Decoding options as the core takes them: the rows of the option table plus the lists. */
+export interface NativeParams {
+  readonly [scalar: string]: unknown
+  readonly earlyStopping: number
+  readonly beamScoring: number
+  readonly stop: readonly string[]
+  readonly stopTokenIds: Int32Array
+  readonly biasTokens: readonly Int32Array[]
+  readonly biasValues: Float64Array
+  readonly allowTokens: Int32Array
+  readonly allowChoices: readonly Int32Array[]
+}
+
+/** What one request asks of the engine; `kind` 0 generates, 1 scores, 2 gives logits. */
+export interface NativeRequest {
+  readonly kind: 0 | 1 | 2
+  readonly prompt: readonly NativePart[]
+  readonly addSpecialTokens?: boolean
+  readonly maxTokensGiven?: boolean
+  readonly truncateLeft?: boolean
+  readonly batch?: boolean
+  readonly stream?: boolean
+  readonly returnOnAbort?: boolean
+  readonly queueTimeoutMs?: number
+  readonly params?: NativeParams
+  readonly scoreFrom?: number
+  readonly scoreTop?: number
+  readonly logitsPositions?: Float64Array
+}
+
+/** One finished output; `logprobs` is packed as {@link unpackTokens} reads it. */
+export interface NativeOutput {
+  readonly text: string
+  readonly tokens: Int32Array
+  readonly score: number
+  readonly finishReason: number
+  readonly stoppedByToken: number
+  readonly stoppedByString: number
+  readonly logprobs: Float64Array
+}
+
+/** What a finished request brings. */
+export interface NativeResult {
+  readonly outputs: readonly NativeOutput[]
+  readonly scored: Float64Array
+  readonly greedy: Uint8Array
+  readonly promptIds: Int32Array
+  readonly logits: Float32Array
+  readonly logitsRows: number
+  /** promptTokens, completionTokens, cachedTokens, truncatedTokens. */
+  readonly usage: readonly [number, number, number, number]
+  /** queueMs, prefillMs, timeToFirstTokenMs, decodeMs. */
+  readonly timings: readonly [number, number, number, number]
+  readonly seed: number
+}
+
+/** What the engine says about itself. */
+export interface NativeStats {
+  readonly state: 'ready' | 'draining' | 'failed' | 'disposed'
+  readonly failure: string
+  readonly failureMessage: string
+  readonly running: number
+  readonly waiting: number
+  readonly kvTokensUsed: number
+  readonly kvTokensTotal: number
+  readonly weightsBytes: number
+  readonly kvBytes: number
+  readonly workspaceBytes: number
+  readonly requests: number
+  readonly rejected: number
+  readonly failed: number
+  readonly aborted: number
+  readonly promptTokens: number
+  readonly cachedTokens: number
+  readonly completionTokens: number
+  readonly steps: number
+  readonly busyMs: number
+}
+
+/** A running engine. */
+export interface NativeModel {
+  submit(request: NativeRequest): number
+  cancel(id: number): void
+  check(params: NativeParams): void
+  explain(params: NativeParams): { processors: string[]; inert: string[] }
+  stats(): NativeStats
+  drain(): void
+  /** Ends every request, stops the thread and frees the memory off this thread. */
+  dispose(): Promise<void>
+}
+
+/** A device as the core found it. */
+export interface NativeDevice {
+  readonly kind: string
+  readonly name: string
+  readonly isa: string
+  readonly usable: boolean
+  readonly reason: string
+  readonly memoryBytes: number
+  readonly freeBytes: number
+}
+
+/** Weights in memory, not yet run by an engine. */
+export interface NativeWeights {
+  readonly device: {
+    readonly kind: string
+    readonly name: string
+    readonly isa: string
+    readonly reason: string
+    readonly precision: 'bf16' | 'fp32'
+    readonly blockTokens: number
+  }
+  readonly parameters: number
+  readonly fingerprint: string
+  readonly warnings: readonly string[]
+  readonly unused: readonly string[]
+  /** Frees them at once. Only when no engine was started on them. */
+  dispose(): void
+}
+
+/** Where and what to load. */
+export interface NativeLoad {
+  readonly config: NativeConfig
+  readonly device: string
+  readonly precision: 'bf16' | 'fp32'
+  readonly threads: number
+  readonly table?: NativeTable
+  /** Instead of a table: weights from a random generator, for benchmarks. */
+  readonly random?: { readonly seed: number; readonly stddev: number }
+}
+
+/** The shape of a model. */
+export interface NativeConfig {
+  readonly family: string
+  readonly layers: number
+  readonly heads: number
+  readonly hiddenSize: number
+  readonly innerSize: number
+  readonly contextSize: number
+  readonly vocabSize: number
+  readonly layerNormEpsilon: number
+  readonly geluTanh: boolean
+  readonly scaleAttention: boolean
+  readonly tieWordEmbeddings: boolean
+}
+
+/** Files, tensors and checksummed storages of a checkpoint. */
+export interface NativeTable {
+  readonly files: ReadonlyArray<{ path: string; size: number; mtimeNs: bigint; dev: bigint; ino: bigint }>
+  readonly tensors: ReadonlyArray<{
+    name: string; dtype: string; shape: readonly number[]; strides: readonly number[]
+    storageId: number; file: number; offset: number
+  }>
+  readonly storages: ReadonlyArray<{ file: number; offset: number; bytes: number; crc32: number }>
+}
+
+/** Size of the engine. */
+export interface NativeEngineOptions {
+  readonly contextSize: number
+  readonly maxSequences: number
+  readonly kvBlocks: number
+  readonly maxQueue: number
+}
+
+/** Called once per batch of events; the layout is described in events.ts. */
+export type NativeEvents = (numbers: Float64Array, text: Uint8Array, objects: readonly unknown[]) => void
+
+/** One row of the core's table of decoding options. */
+export interface NativeParamRow {
+  readonly name: string
+  readonly type: 'int' | 'real' | 'bool'
+  readonly min: number
+  readonly max: number
+  readonly default: number
+}
+
+/** What the addon exports, but for the tokenizer, whose functions lib/tokenizer gives their types. */
+export interface Native {
+  describe(): {
+    readonly params: readonly NativeParamRow[]
+    readonly errorCodes: readonly string[]
+    readonly compiler: string
+    readonly cuda: boolean
+  }
+  devices(): Promise<NativeDevice[]>
+  loadWeights(
+    load: NativeLoad,
+    onProgress: (loaded: number, total: number, file: string) => void,
+  ): { promise: Promise<NativeWeights>; cancel(): void }
+  startEngine(
+    weights: NativeWeights,
+    tokenizer: object | null,
+    options: NativeEngineOptions,
+    onEvents: NativeEvents,
+  ): Promise<NativeModel>
+  /** Bytes per second that `threads` CPU workers (0: the default) read from memory. */
+  probeBandwidth(threads: number): Promise<number>
+}
+
+let loaded: Native | undefined
+
+/**
+ * The addon, loaded at the first call; `Extra` names further exports of it.
+ *
+ * @throws PolyLMError NO_BINARY when there is no file for this platform, with what was looked for.
+ */
+export function loadNative<Extra = unknown>(): Native & Extra {
+  loaded ??= open()
+  return loaded as Native & Extra
+}
+
+function open(): Native {
+  const root = path.join(__dirname, '..')
+  try {
+    return nodeGypBuild(root) as Native
+  } catch (cause) {
+    const platform = `${process.platform}-${process.arch}`
+    const tried = [
+      path.join(root, 'build', 'Release'),
+      path.join(root, 'prebuilds', platform),
+    ]
+    const damaged = tried.some(folder => existsSync(folder)) && !isMissing(cause)
+    throw new PolyLMError(
+      'NO_BINARY',
+      damaged
+        ? `the native binary of polylm for ${platform} cannot be loaded: ${messageOf(cause)}`
+        : `there is no native binary of polylm for ${platform} (Node ${process.versions.node}); ` +
+          `looked in ${tried.join(' and ')}`,
+      {
+        platform,
+        tried,
+        cause,
+        hint: 'run `npx polylm-build` to compile it here (needs a C++20 compiler and CMake 3.21)',
+      },
+    )
+  }
+}
+
+const isMissing = (e: unknown): boolean => messageOf(e).startsWith('No native build was found')
+const messageOf = (e: unknown): string => (e instanceof Error ? e.message : String(e))
+
+/** An error of the core as a PolyLMError; anything else comes back as it is. */
+export function fromNative(e: unknown): unknown {
+  if (typeof e !== 'object' || e === null || e instanceof PolyLMError) return e
+  const { code, message, hint, stack: _stack, ...data } = { ...e } as Record<string, unknown>
+  if (typeof code !== 'string' || !(errorCodes as readonly string[]).includes(code)) return e
+  const text = typeof message === 'string' ? message : messageOf(e)
+  const fields = code === 'INVALID_OPTION' ? { ...optionOf(text), ...data } : data
+  return new PolyLMError(code as ErrorCode, text, {
+    ...fields,
+    ...(typeof hint === 'string' ? { hint } : {}),
+  })
+}
+
+// The core's messages about options start with the option's public name and a colon.
+function optionOf(text: string): { option?: string; reason?: string } {
+  const match = /^([A-Za-z][A-Za-z0-9]*): (.*)$/s.exec(text)
+  return match ? { option: match[1] as string, reason: match[2] as string } : {}
+}
+
+/** Runs a call into the core; its errors become PolyLMErrors. */
+export function inCore<T>(call: () => T): T {
+  try {
+    return call()
+  } catch (e) {
+    throw fromNative(e)
+  }
+}
+
+/** The same for a promise of the core. */
+export async function fromCore<T>(call: () => Promise<T>): Promise<T> {
+  try {
+    return await call()
+  } catch (e) {
+    throw fromNative(e)
+  }
+}
