@@ -1,0 +1,61 @@
+// failure.ts: how the command line fails: which exit code, and what a person reads. One place prints errors.
+// Trap: a stack trace is shown only with POLYLM_DEBUG=1; everything else is one or two lines on stderr.
+import { CommanderError } from 'commander'
+import { isPolyLMError } from '../errors.js'
+import { paint } from './terminal.js'
+
+/** 0 done, 1 failed, 2 wrong usage, 130 interrupted: the contract of every command. */
+export const exitCodes = { done: 0, failed: 1, usage: 2, interrupted: 130 } as const
+
+/** The command line itself is wrong: an argument is missing, unknown, or contradicts another. */
+export class UsageError extends Error {
+  readonly hint: string | undefined
+  constructor(message: string, hint?: string) {
+    super(message)
+    this.name = 'UsageError'
+    this.hint = hint
+  }
+}
+
+/** The command did what it could and said so already; only the exit code remains to be set. */
+export class QuietFailure extends Error {
+  readonly exitCode: number
+  constructor(exitCode: number) {
+    super(`exit ${exitCode}`)
+    this.name = 'QuietFailure'
+    this.exitCode = exitCode
+  }
+}
+
+/** The exit code that stands for an error thrown by a command. */
+export function exitCodeOf(e: unknown): number {
+  if (e instanceof CommanderError) return e.exitCode === 0 ? exitCodes.done : exitCodes.usage
+  if (e instanceof QuietFailure) return e.exitCode
+  if (e instanceof UsageError || isPolyLMError(e, 'INVALID_OPTION')) return exitCodes.usage
+  return exitCodes.failed
+}
+
+/** What stderr shows for an error, or '' when it was shown before (commander prints its own). */
+export function describeFailure(e: unknown, debug: boolean): string {
+  if (e instanceof CommanderError || e instanceof QuietFailure) return ''
+  const head = paint('red', isPolyLMError(e) ? `error [${e.code}]:` : 'error:', process.stderr)
+  const message = e instanceof Error ? e.message : String(e)
+  const hint = hintOf(e)
+  const lines = [`${head} ${message}`]
+  if (hint !== undefined) lines.push(`hint: ${hint}`)
+  if (debug && e instanceof Error) lines.push(...stacks(e))
+  return lines.join('\n') + '\n'
+}
+
+function hintOf(e: unknown): string | undefined {
+  if (e instanceof UsageError || isPolyLMError(e)) return e.hint
+  const code = (e as NodeJS.ErrnoException | undefined)?.code
+  if (code === 'ENOENT') return 'check the path'
+  if (code === 'EACCES') return 'check the permissions of the file'
+  return undefined
+}
+
+function stacks(e: Error): string[] {
+  const own = e.stack ?? e.message
+  return e.cause instanceof Error ? [own, 'caused by:', ...stacks(e.cause)] : [own]
+}

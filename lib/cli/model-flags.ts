@@ -1,0 +1,85 @@
+// model-flags.ts: the `<model>` argument, --demo, and the flags of Model.load, shared by the commands.
+import { Option, InvalidArgumentError } from 'commander'
+import type { Command } from 'commander'
+import { demoModel, Model } from '../index.js'
+import type { LoadOptions } from '../index.js'
+import { integer } from './decoding-flags.js'
+import { UsageError } from './failure.js'
+import { Interrupt } from './interrupt.js'
+import { loadProgress } from './progress.js'
+import { note, paint } from './terminal.js'
+
+function autoOrInteger(text: string): number | 'auto' {
+  return text === 'auto' ? text : integer(text)
+}
+
+function memorySize(text: string): string | number {
+  if (/^\d+$/.test(text)) return Number(text)
+  if (text === 'auto' || /^\d+(\.\d+)?\s?([KMGT]i?)?B$/i.test(text)) return text
+  throw new InvalidArgumentError('It must be auto, a number of bytes, or a size as 4GiB.')
+}
+
+const loadFlags = [
+  new Option('--device <device>', 'auto, cpu, cuda or cuda:N (default: auto)'),
+  new Option('--dtype <type>', 'auto, bf16 or fp32 (default: auto, which is bf16)'),
+  new Option('--threads <n>', 'CPU workers (default: auto)').argParser(autoOrInteger),
+  new Option('--context-size <n>', 'tokens of prompt and output (default: the model\'s)').argParser(integer),
+  new Option('--max-sequences <n>', 'rows computed together, beams included (default: 64)').argParser(integer),
+  new Option('--kv-memory <size>', 'for the keys and values, as 4GiB (default: auto)').argParser(memorySize),
+  new Option('--compat <version>', 'tokenizer and beam rules of transformers hf-4.55 (default) or hf-4.31'),
+  new Option('--legacy-tokenizer', 'LlamaTokenizer\'s legacy rules (default: tokenizer_config.json)'),
+  new Option('--no-legacy-tokenizer', 'the opposite of --legacy-tokenizer'),
+]
+
+/** Adds --demo and, unless only the directory matters, every load flag. */
+export function addModelFlags(command: Command, flags: 'load' | 'directory' = 'load'): Command {
+  command.addOption(new Option('--demo', 'the small model inside the package, in place of <model>').helpGroup('Model:'))
+  if (flags === 'load') for (const option of loadFlags) command.addOption(option.helpGroup('Model:'))
+  return command
+}
+
+/** The load options that were given on the command line, and only those. */
+export function loadOptions(command: Command): LoadOptions {
+  const options: Record<string, unknown> = {}
+  for (const name of new Set(loadFlags.map(option => option.attributeName()))) {
+    if (command.getOptionValueSource(name) === 'cli') options[name] = command.getOptionValue(name)
+  }
+  return options as LoadOptions
+}
+
+/**
+ * Splits positional arguments into the model's directory and the rest: with --demo there is no directory
+ * among them.
+ */
+export function splitModel(command: Command, most: number): { dir: string; rest: string[] } {
+  const args = [...command.args]
+  const demo = command.getOptionValue('demo') === true
+  const dir = demo ? demoModel : args.shift()
+  if (dir === undefined) {
+    throw new UsageError('the model is missing', 'give a directory in Hugging Face layout, or --demo')
+  }
+  if (args.length > most) {
+    throw new UsageError(`${args.length - most} argument(s) too many, from '${args[most]}' on`, 'quote text that has spaces')
+  }
+  return { dir, rest: args }
+}
+
+/** Loads a model with a progress bar, runs `use`, and disposes of the model whatever happens. */
+export async function withModel<T>(
+  dir: string, options: LoadOptions, use: (model: Model, interrupt: Interrupt) => Promise<T>,
+): Promise<T> {
+  const interrupt = new Interrupt()
+  try {
+    const bar = loadProgress()
+    const model = await Model.load(dir, { ...options, signal: interrupt.signal, onProgress: bar.onProgress })
+      .finally(() => bar.stop())
+    try {
+      for (const warning of model.info.warnings) note(`${paint('yellow', 'warning:', process.stderr)} ${warning}`)
+      return await use(model, interrupt)
+    } finally {
+      await model.dispose()
+    }
+  } finally {
+    interrupt.release()
+  }
+}

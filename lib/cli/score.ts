@@ -1,0 +1,192 @@
+// score.ts: `polylm score`: perplexity of texts and log-likelihood of continuations, as JSON lines.
+// Trap: a plain text file is one document; --by-line makes each line one.
+import { Command, InvalidArgumentError, Option } from 'commander'
+import type { Model, Prompt } from '../index.js'
+import { integer } from './decoding-flags.js'
+import { exitCodes, QuietFailure, UsageError } from './failure.js'
+import type { Interrupt } from './interrupt.js'
+import { inputStream, isRecord, parseJsonLine, readLines, readText } from './lines.js'
+import type { Line } from './lines.js'
+import { addModelFlags, loadOptions, splitModel, withModel } from './model-flags.js'
+import { Progress } from './progress.js'
+import { note, printJson } from './terminal.js'
+
+const examples = `
+Examples:
+  polylm score ./polylm-1.7b book.txt
+  polylm score ./polylm-1.7b sentences.txt --by-line
+  polylm score ./polylm-1.7b items.jsonl > scores.jsonl
+    a line of items.jsonl: "text", {"text":"..."}, {"tokens":[1,2]},
+    or {"context":"Paris is in","continuation":" France"}; "id" comes back with the score`
+
+/** Lines scored together: enough to fill the steps of any model, few enough to show progress. */
+const groupSize = 64
+
+interface ScoreOptions {
+  readonly format: 'auto' | 'text' | 'jsonl'
+  readonly byLine?: true
+  readonly window?: number
+  readonly stride?: number
+  readonly prefixToken?: 'bos' | 'eos' | number | null
+  readonly logprobs?: number
+}
+
+type Item = { readonly id: unknown } & (
+  | { readonly kind: 'text'; readonly prompt: Prompt }
+  | { readonly kind: 'pair'; readonly context: Prompt; readonly continuation: Prompt })
+
+function prefixToken(text: string): 'bos' | 'eos' | number | null {
+  if (text === 'none') return null
+  if (text === 'bos' || text === 'eos') return text
+  if (!/^\d+$/.test(text)) throw new InvalidArgumentError('It must be bos, eos, none or a token id.')
+  return integer(text)
+}
+
+/** The `score` command. */
+export function scoreCommand(): Command {
+  const command = new Command('score')
+    .description('perplexity of texts, log-likelihood of continuations')
+    .usage('[options] <model | --demo> [file | -]')
+    .argument('[model]', 'a directory in Hugging Face layout')
+    .argument('[file]', 'a text, or JSON lines when the name ends in .jsonl; - reads standard input')
+    .addOption(new Option('--format <format>', 'what the file holds').choices(['auto', 'text', 'jsonl']).default('auto'))
+    .option('--by-line', 'each line of a text is a document of its own')
+    .option('--window <n>', 'tokens computed together (default: the context)', integer)
+    .option('--stride <n>', 'tokens between two windows (default: the window)', integer)
+    .option('--prefix-token <token>', 'scored text starts after bos, eos, none (default) or this id', prefixToken)
+    .option('--logprobs <n>', 'list each token with n alternatives', integer)
+  return addModelFlags(command).addHelpText('after', examples).action(() => score(command))
+}
+
+async function score(command: Command): Promise<void> {
+  const { dir, rest } = splitModel(command, 1)
+  const options = command.opts<ScoreOptions>()
+  const file = rest[0] ?? '-'
+  if (rest[0] === undefined && process.stdin.isTTY === true) {
+    throw new UsageError('the file is missing', 'give a file, or pipe text into the command')
+  }
+  const items = await readItems(file, options)
+  await withModel(dir, loadOptions(command), async (model, interrupt) => {
+    const scorer = new Scorer(model, options, interrupt)
+    try {
+      await scorer.run(items)
+    } catch (e) {
+      if (!interrupt.pressed) throw e
+      throw new QuietFailure(exitCodes.interrupted)
+    }
+  })
+}
+
+async function readItems(file: string, options: ScoreOptions): Promise<Item[]> {
+  const asJson = options.format === 'jsonl' || (options.format === 'auto' && /\.jsonl$/i.test(file))
+  if (!asJson && options.byLine !== true) {
+    return [{ kind: 'text', prompt: await readText(file), id: undefined }]
+  }
+  const items: Item[] = []
+  for await (const line of readLines(inputStream(file), file)) {
+    if (line.text.trim() === '') continue
+    items.push(asJson ? itemOf(line, file) : { kind: 'text', prompt: line.text, id: undefined })
+  }
+  if (items.length === 0) throw new UsageError(`${file === '-' ? 'standard input' : file} is empty`)
+  return items
+}
+
+function itemOf(line: Line, file: string): Item {
+  const value = parseJsonLine(line, file)
+  if (typeof value === 'string') return { kind: 'text', prompt: value, id: undefined }
+  const keys = isRecord(value) ? Object.keys(value).filter(key => key !== 'id').sort().join() : ''
+  const { id, text, tokens, context, continuation } = isRecord(value) ? value : {}
+  if (keys === 'text' && typeof text === 'string') return { kind: 'text', prompt: text, id }
+  if (keys === 'tokens' && Array.isArray(tokens)) return { kind: 'text', prompt: { tokens: tokens as number[] }, id }
+  if (keys === 'context,continuation' && typeof context === 'string' && typeof continuation === 'string') {
+    return { kind: 'pair', context, continuation, id }
+  }
+  throw new UsageError(`${file}:${line.number} is neither text, {"text"}, {"tokens"} nor {"context", "continuation"}`)
+}
+
+class Scorer {
+  readonly #model: Model
+  readonly #options: ScoreOptions
+  readonly #interrupt: Interrupt
+  #logprob = 0
+  #count = 0
+  #bytes = 0
+
+  constructor(model: Model, options: ScoreOptions, interrupt: Interrupt) {
+    this.#model = model
+    this.#options = options
+    this.#interrupt = interrupt
+  }
+
+  async run(items: readonly Item[]): Promise<void> {
+    const bar = new Progress('scoring', items.length)
+    try {
+      for (let first = 0; first < items.length; first += groupSize) {
+        const group = items.slice(first, first + groupSize)
+        const rows = await this.#group(group)
+        for (const [i, row] of rows.entries()) {
+          const id = group[i]?.id
+          await printJson({ index: first + i, ...(id === undefined ? {} : { id }), ...row })
+        }
+        bar.update(first + group.length, `${first + group.length} of ${items.length}`)
+      }
+    } finally {
+      bar.stop()
+    }
+    this.#summary(items.length)
+  }
+
+  /** The rows of a group, in its order; pairs go to the model together, so that equal contexts are computed once. */
+  async #group(group: readonly Item[]): Promise<Record<string, unknown>[]> {
+    const pairs = group.filter(item => item.kind === 'pair')
+    const scores = pairs.length === 0 ? [] : await this.#model.loglikelihood(pairs, this.#pairOptions())
+    const texts = await Promise.all(group.map(item => (item.kind === 'text' ? this.#text(item.prompt) : undefined)))
+    let next = 0
+    return texts.map(text => {
+      if (text !== undefined) return text
+      const score = scores[next++]
+      return score === undefined ? {} : { ...score, tokens: [...score.tokens], tokenLogprobs: [...score.tokenLogprobs] }
+    })
+  }
+
+  #pairOptions(): { signal: AbortSignal; prefixToken?: number } {
+    const token = this.#prefixToken()
+    return { signal: this.#interrupt.signal, ...(token === undefined || token === null ? {} : { prefixToken: token }) }
+  }
+
+  async #text(prompt: Prompt): Promise<Record<string, unknown>> {
+    const { window, stride, logprobs } = this.#options
+    const token = this.#prefixToken()
+    const score = await this.#model.score(prompt, {
+      signal: this.#interrupt.signal,
+      ...(token === undefined ? {} : { prefixToken: token }),
+      ...(window === undefined ? {} : { window }), ...(stride === undefined ? {} : { stride }),
+      ...(logprobs === undefined ? {} : { logprobs }),
+    })
+    this.#logprob += score.logprob
+    this.#count += score.count
+    this.#bytes += score.bytes
+    return logprobs === undefined ? withoutLogprobs(score) : { ...score }
+  }
+
+  #prefixToken(): number | null | undefined {
+    const wanted = this.#options.prefixToken
+    if (wanted !== 'bos' && wanted !== 'eos') return wanted
+    const special = this.#model.tokenizer.specialTokens
+    const token = wanted === 'bos' ? special.bos : special.eos
+    if (token === null || token === undefined) throw new UsageError(`the tokenizer has no ${wanted} token`)
+    return token.id
+  }
+
+  #summary(documents: number): void {
+    if (this.#count === 0) return
+    const nats = -this.#logprob
+    note(`${documents} document(s), ${this.#count} tokens, perplexity ${Math.exp(nats / this.#count).toFixed(4)}, ` +
+      `${(nats / Math.LN2 / Math.max(1, this.#bytes)).toFixed(4)} bits per byte`)
+  }
+}
+
+function withoutLogprobs(score: object): Record<string, unknown> {
+  const { logprobs: _, ...rest } = score as Record<string, unknown>
+  return rest
+}
