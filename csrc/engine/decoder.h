@@ -30,7 +30,8 @@ struct OutputDelta {
 };
 
 // What select must deliver for one running hypothesis. `listed` is appended to a buffer of the
-// engine's, reserved at admission.
+// engine's, reserved at admission: at most max(prompt, padTo) + max_tokens + 300 (bias) + 1,024
+// (allow, choices) + the stop ids, and never more than V.
 struct SelectNeeds {
   float temperature = 1.0F;
   bool keep_full = false;
@@ -58,8 +59,11 @@ class Decoder {
   // Fills `next` (cleared first) with the hypotheses that run on. Throws NUMERIC for NaN logits.
   virtual void advance(const SelectResult* rows, const std::vector<int32_t>* listed,
                        FullRows& full, std::vector<Transition>* next) = 0;
-  // What has become certain since the last call, at most one entry per output. With beams only
-  // output 0, as far as all running and all still returnable finished hypotheses agree.
+  // What has become certain since the last call, at most one entry per output: a token comes with
+  // the text that it completes (text may be held back for a character or a stop string; its tokens
+  // then wait too). With beams only output 0, as far as all running hypotheses and the best finished
+  // one agree. Once width() is 0, or after finish, one more drain gives all that is left: the deltas
+  // of an output joined are exactly its text and its tokens.
   virtual void drain(std::vector<OutputDelta>* out) = 0;
   // The outputs, best first, at most n. Called once: when width() is 0, or to stop early with
   // reason kAbort (then the best running ones are returned as they are).
