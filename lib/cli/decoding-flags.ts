@@ -1,20 +1,24 @@
-// decoding-flags.ts: every decoding option of the library as a kebab-case flag, from one table.
-// Not here: what an option means or which values it may have; the library checks that (options.ts).
+// decoding-flags.ts: every decoding option of the library as a kebab-case flag. Types and ranges of the scalars come
+// from the library's own table; here are headings and help. Not here: checks that need a model (the library does them).
 import { Option, InvalidArgumentError } from 'commander'
 import type { Command } from 'commander'
 import type { GenerateOptions } from '../index.js'
+import { optionTable } from '../option-table.js'
+import type { OptionRow } from '../option-table.js'
 
 type Parse = (text: string, previous: unknown) => unknown
 interface Row {
   readonly option: keyof GenerateOptions
-  /** Name of the flag's value; absent for switches. In brackets when it may be left out. */
+  readonly help: string
+  /** Name of the flag's value, in brackets when it may be left out; numbers of the option table have one anyway. */
   readonly value?: string
   readonly parse?: Parse
   /** What the flag means when its value is left out. */
   readonly preset?: string
-  readonly help: string
-  /** For switches: which forms exist. Default 'on'. */
-  readonly forms?: 'on' | 'off' | 'both'
+  /** The values that a flag takes, when they are few. */
+  readonly choices?: readonly string[]
+  /** A switch that is on unless --no-... is given. */
+  readonly off?: true
 }
 
 const wholeNumber = /^[+-]?\d+$/
@@ -72,97 +76,104 @@ function earlyStopping(text: string): boolean | 'never' {
 }
 
 const append: Parse = (text, previous) => [...((previous as string[] | undefined) ?? []), text]
-const asText: Parse = text => text
-const n = { value: 'n', parse: integer } as const
-const x = { value: 'x', parse: real } as const
 
 /** The flags by heading. A new option of the library is one row here. */
 export const decodingFlags: Readonly<Record<string, readonly Row[]>> = {
   'Length and stopping:': [
-    { option: 'maxTokens', ...n, help: 'new tokens at most (default: 256, less when the context has less room)' },
-    { option: 'minTokens', ...n, help: 'no stop token before so many new tokens' },
+    { option: 'maxTokens', help: 'new tokens at most (default: 256, less when the context has less room)' },
+    { option: 'minTokens', help: 'no stop token before so many new tokens' },
     { option: 'stop', value: 'text', parse: append, help: 'end at this text; may be given several times' },
     { option: 'includeStop', help: 'keep the stop text in the output' },
     {
       option: 'stopTokenIds', value: 'ids', parse: integerList,
       help: 'end at one of these tokens, as in 2,255999 (default: the model\'s; none: never)',
     },
-    { option: 'onOverflow', value: 'mode', parse: asText, help: 'prompt too long: error (default) or truncateLeft' },
-    { option: 'queueTimeoutMs', ...n, help: 'give up when not started after so many milliseconds' },
+    { option: 'onOverflow', value: 'mode', choices: ['error', 'truncateLeft'], help: 'when the prompt is too long' },
+    { option: 'queueTimeoutMs', value: 'n', parse: integer, help: 'give up when not started after so many milliseconds' },
   ],
   'Sampling:': [
-    { option: 'temperature', ...x, help: 'sampling when above 0 (default: 0, greedy)' },
-    { option: 'topK', ...n, help: 'keep the k best tokens; 0: off' },
-    { option: 'topP', ...x, help: 'keep the smallest set with this probability; 1: off' },
-    { option: 'minP', ...x, help: 'drop tokens below x times the best probability; 0: off' },
-    { option: 'typicalP', ...x, help: 'locally typical sampling; 1: off' },
-    { option: 'epsilonCutoff', ...x, help: 'drop tokens below this probability; 0: off' },
-    { option: 'etaCutoff', ...x, help: 'eta sampling; 0: off' },
-    { option: 'seed', ...n, help: 'makes sampling repeatable (default: random, reported)' },
-    { option: 'n', ...n, help: 'outputs for the prompt' },
+    { option: 'temperature', help: 'sampling when above 0 (default: 0, greedy)' },
+    { option: 'topK', help: 'keep the k best tokens; 0: off' },
+    { option: 'topP', help: 'keep the smallest set with this probability; 1: off' },
+    { option: 'minP', help: 'drop tokens below x times the best probability; 0: off' },
+    { option: 'typicalP', help: 'locally typical sampling; 1: off' },
+    { option: 'epsilonCutoff', help: 'drop tokens below this probability; 0: off' },
+    { option: 'etaCutoff', help: 'eta sampling; 0: off' },
+    { option: 'seed', help: 'makes sampling repeatable (default: random, reported)' },
+    { option: 'n', help: 'outputs for the prompt' },
   ],
   'Beam search:': [
-    { option: 'numBeams', ...n, help: 'beam search when above 1' },
+    { option: 'numBeams', help: 'beam search when above 1' },
     {
       option: 'earlyStopping', value: '[mode]', parse: earlyStopping, preset: 'true',
       help: 'true, false (default) or never; the bare flag means true',
     },
-    { option: 'lengthPenalty', ...x, help: 'exponent of the length in a beam\'s score (default: 1)' },
+    { option: 'lengthPenalty', help: 'exponent of the length in a beam\'s score (default: 1)' },
     { option: 'sampleBeams', help: 'sample the candidates of the beams; needs a temperature' },
-    { option: 'beamScoring', value: 'rules', parse: asText, help: 'hf-4.55 or hf-4.31 (default: from --compat)' },
+    { option: 'beamScoring', value: 'rules', choices: ['hf-4.55', 'hf-4.31'], help: 'whose beam search (default: --compat)' },
   ],
   'Penalties and constraints:': [
-    { option: 'repetitionPenalty', ...x, help: 'Hugging Face\'s; prompt tokens count; 1: off' },
-    { option: 'noRepeatNgramSize', ...n, help: 'no n-gram twice, prompt included; 0: off' },
-    { option: 'presencePenalty', ...x, help: 'OpenAI\'s, -2 to 2' },
-    { option: 'frequencyPenalty', ...x, help: 'OpenAI\'s, -2 to 2' },
+    { option: 'repetitionPenalty', help: 'Hugging Face\'s; prompt tokens count; 1: off' },
+    { option: 'noRepeatNgramSize', help: 'no n-gram twice, prompt included; 0: off' },
+    { option: 'presencePenalty', help: 'OpenAI\'s, -2 to 2' },
+    { option: 'frequencyPenalty', help: 'OpenAI\'s, -2 to 2' },
     {
       option: 'bias', value: 'json', parse: text => biasFromJson(json(text)),
       help: 'added to tokens or token sequences, as in [[17,-1.5],[[4,5],"-inf"]]',
     },
     { option: 'allow', value: 'json', parse: json, help: 'only {"tokens":[...]} or {"choices":["yes","no"]}' },
-    { option: 'forcedFirstToken', ...n, help: 'the first new token' },
-    { option: 'forcedLastToken', ...n, help: 'the token at --max-tokens' },
+    { option: 'forcedFirstToken', help: 'the first new token' },
+    { option: 'forcedLastToken', help: 'the token at --max-tokens' },
     { option: 'padTo', value: 'length,token', parse: padTo, help: 'behave as if left-padded to this width' },
   ],
   'Output of scores and text:': [
     {
-      option: 'logprobs', value: '[n]', parse: integer, preset: '0',
+      option: 'logprobs', value: '[n]', preset: '0',
       help: 'log-probabilities, with n alternatives; shown by --json and --output',
     },
-    { option: 'logprobsOf', value: 'which', parse: asText, help: 'model (default) or processed' },
+    { option: 'logprobsOf', value: 'which', choices: ['model', 'processed'], help: 'before or after the processors' },
     { option: 'renormalize', help: 'log-softmax after all processors' },
-    { option: 'addSpecialTokens', forms: 'both', help: 'as the tokenizer would (default: its configuration)' },
-    { option: 'parseSpecial', forms: 'off', help: 'special tokens written in the prompt are plain text' },
-    { option: 'skipSpecialTokens', forms: 'off', help: 'show special tokens in the text' },
-    { option: 'cacheSalt', value: 'text', parse: asText, help: 'prompt cache is shared only within equal salts' },
+    { option: 'addSpecialTokens', off: true, help: 'no bos and eos, even where the tokenizer asks for them' },
+    { option: 'parseSpecial', off: true, help: 'special tokens written in the prompt are plain text' },
+    { option: 'skipSpecialTokens', off: true, help: 'show special tokens in the text' },
+    {
+      option: 'controlText', value: 'mode', choices: ['reject', 'escape'],
+      help: 'what happens to a template\'s markers inside messages',
+    },
   ],
 }
 
 const kebab = (name: string): string => name.replace(/[A-Z]/g, letter => `-${letter.toLowerCase()}`)
 
-/** The commander options of one row: one, or two for a switch that can be set both ways. */
-function optionsOf(row: Row): Option[] {
-  const flag = kebab(row.option)
-  if (row.value !== undefined) {
-    const value = row.value.startsWith('[') ? row.value : `<${row.value}>`
-    const option = new Option(`--${flag} ${value}`, row.help)
-    option.negate = false       // '--no-repeat-ngram-size' is a name here, not a negation
-    if (row.parse !== undefined) option.argParser(row.parse)
-    if (row.preset !== undefined) option.preset(row.preset)
-    return [option]
+/** A number within the range that the library's table gives the option. */
+function numberOf({ type, min, max }: OptionRow): Parse {
+  const lowest = min === -1 ? 0 : min               // -1 is how the table says "off"; a flag is left out instead
+  return text => {
+    const value = type === 'int' ? integer(text) : real(text)
+    if (value < lowest || value > max) throw new InvalidArgumentError(`It must be from ${lowest} to ${max}.`)
+    return value
   }
-  const forms = row.forms ?? 'on'
-  const on = new Option(`--${flag}`, row.help)
-  if (forms === 'on') return [on]
-  const off = new Option(`--no-${flag}`, forms === 'off' ? row.help : `the opposite of --${flag}`)
-  return forms === 'off' ? [off] : [on, off]
+}
+
+/** The commander option of one row. */
+function optionOf(row: Row): Option {
+  const flag = kebab(row.option)
+  const scalar = optionTable.find(({ name }) => name === row.option)
+  const isNumber = scalar !== undefined && scalar.type !== 'bool'
+  const value = row.value ?? (isNumber ? (scalar.type === 'int' ? 'n' : 'x') : undefined)
+  if (value === undefined) return new Option(row.off === true ? `--no-${flag}` : `--${flag}`, row.help)
+  const option = new Option(`--${flag} ${value.startsWith('[') ? value : `<${value}>`}`, row.help)
+  option.negate = false                             // '--no-repeat-ngram-size' is a name here, not a negation
+  if (row.parse !== undefined) option.argParser(row.parse)
+  else if (isNumber) option.argParser(numberOf(scalar))
+  if (row.choices !== undefined) option.choices(row.choices)
+  return row.preset === undefined ? option : option.preset(row.preset)
 }
 
 /** Adds every decoding flag to a command. */
 export function addDecodingFlags(command: Command): Command {
   for (const [heading, rows] of Object.entries(decodingFlags)) {
-    for (const row of rows) for (const option of optionsOf(row)) command.addOption(option.helpGroup(heading))
+    for (const row of rows) command.addOption(optionOf(row).helpGroup(heading))
   }
   return command
 }

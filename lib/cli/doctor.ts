@@ -1,0 +1,124 @@
+// doctor.ts: `polylm doctor`: what this machine offers, what polylm uses of it, and what to do about the rest.
+// It must work when nothing else does: every question that fails becomes a line of the answer.
+import { execFile } from 'node:child_process'
+import { cpus, freemem, totalmem } from 'node:os'
+import { promisify } from 'node:util'
+import { Command } from 'commander'
+import { isPolyLMError, Model } from '../index.js'
+import type { DeviceInfo } from '../index.js'
+import { loadNative } from '../native.js'
+import { exitCodes, QuietFailure } from './failure.js'
+import { bytes, paint, print, printJson, table } from './terminal.js'
+
+const examples = `
+Examples:
+  polylm doctor
+  POLYLM_ISA=avx2 polylm doctor --json`
+
+interface Diagnosis {
+  readonly polylm: { readonly binary: 'found' | 'missing'; readonly compiler?: string; readonly cudaBuilt?: boolean; readonly problem?: string }
+  readonly node: { readonly version: string; readonly npm: string; readonly platform: string; readonly libc?: string }
+  readonly cpu: { readonly model: string; readonly cores: number; readonly forcedIsa?: string }
+  readonly memory: { readonly total: number; readonly free: number; readonly limit?: number }
+  readonly devices: readonly DeviceInfo[]
+  /** What to do; empty when everything is in order. */
+  readonly advice: readonly string[]
+}
+
+/** The `doctor` command. */
+export function doctorCommand(): Command {
+  const command = new Command('doctor')
+    .description('which binary and devices are used, why others are not, and what to do')
+    .option('--json', 'print one JSON object')
+  return command.addHelpText('after', examples).action(async () => {
+    const diagnosis = await diagnose()
+    if (command.getOptionValue('json') === true) await printJson(diagnosis)
+    else await print(asText(diagnosis))
+    const usable = diagnosis.polylm.binary === 'found' && diagnosis.devices.some(device => device.usable)
+    if (!usable) throw new QuietFailure(exitCodes.failed)
+  })
+}
+
+async function diagnose(): Promise<Diagnosis> {
+  const facts = {
+    polylm: binary(),
+    node: {
+      version: process.versions.node, npm: await npmVersion(), platform: `${process.platform}-${process.arch}`, ...libc(),
+    },
+    cpu: { model: cpus()[0]?.model.trim() ?? 'unknown', cores: cpus().length, ...forcedIsa() },
+    memory: { total: totalmem(), free: freemem(), ...memoryLimit() },
+    devices: await Model.devices(),
+  }
+  return { ...facts, advice: advice(facts) }
+}
+
+function binary(): Diagnosis['polylm'] {
+  try {
+    const { compiler, cuda } = loadNative().describe()
+    return { binary: 'found', compiler, cudaBuilt: cuda }
+  } catch (e) {
+    return { binary: 'missing', problem: e instanceof Error ? e.message : String(e), ...(isPolyLMError(e) ? {} : {}) }
+  }
+}
+
+async function npmVersion(): Promise<string> {
+  try {
+    const { stdout } = await promisify(execFile)('npm', ['--version'], { timeout: 10_000, shell: process.platform === 'win32' })
+    return stdout.trim()
+  } catch {
+    return 'not found'
+  }
+}
+
+function libc(): { libc?: string } {
+  const header = (process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined)?.header
+  if (process.platform !== 'linux') return {}
+  return { libc: header?.glibcVersionRuntime === undefined ? 'not glibc' : `glibc ${header.glibcVersionRuntime}` }
+}
+
+function forcedIsa(): { forcedIsa?: string } {
+  const isa = process.env['POLYLM_ISA']
+  return isa === undefined || isa === '' ? {} : { forcedIsa: isa }
+}
+
+/** A container's memory limit, where there is one below the machine's memory. */
+function memoryLimit(): { limit?: number } {
+  const limit = process.constrainedMemory()
+  return limit > 0 && limit < totalmem() ? { limit } : {}
+}
+
+function advice({ polylm, node, devices, memory }: Omit<Diagnosis, 'advice'>): string[] {
+  const list: string[] = []
+  if (polylm.binary === 'missing') {
+    list.push('compile the native part: npx polylm-build (needs CMake 3.21 and g++ 12, clang 14 or newer)')
+  }
+  if (Number(node.version.split('.')[0]) < 20) list.push('polylm needs Node 20 or newer')
+  for (const device of devices) {
+    if (!device.usable) list.push(`${device.name || device.kind} is not used: ${device.reason ?? 'no reason given'}`)
+  }
+  const usable = memory.limit ?? memory.free
+  if (usable < 5e9) list.push(`${bytes(usable)} of memory: enough for the demo model, not for PolyLM 1.7B (5 GB)`)
+  return list
+}
+
+function asText({ polylm, node, cpu, memory, devices, advice: list }: Diagnosis): string {
+  const found = polylm.binary === 'found'
+  const head = table([
+    ['binary', found ? `found, built with ${polylm.compiler}${polylm.cudaBuilt === true ? ', with CUDA' : ', without CUDA'}`
+      : paint('red', `missing: ${polylm.problem}`)],
+    ['node', `${node.version}, npm ${node.npm}, ${node.platform}${node.libc === undefined ? '' : `, ${node.libc}`}`],
+    ['cpu', `${cpu.model}, ${cpu.cores} cores${cpu.forcedIsa === undefined ? '' : `, POLYLM_ISA=${cpu.forcedIsa}`}`],
+    ['memory', `${bytes(memory.free)} free of ${bytes(memory.total)}` +
+      (memory.limit === undefined ? '' : `, limited to ${bytes(memory.limit)}`)],
+    ...devices.map(device => [`device ${device.kind}`, deviceLine(device)]),
+  ])
+  const todo = list.length === 0 ? `${paint('green', 'everything is in order')}\n` : list.map(line => `- ${line}\n`).join('')
+  return `${head}\n${todo}`
+}
+
+function deviceLine(device: DeviceInfo): string {
+  const isa = device.isa === undefined || device.isa === '' ? '' : ` (${device.isa})`
+  const state = device.usable ? paint('green', 'usable') : paint('yellow', 'not usable')
+  const reason = device.reason === undefined || device.reason === '' ? '' : `: ${device.reason}`
+  return `${device.name}${isa}, ${state}${reason}`
+}
