@@ -21,7 +21,8 @@ export async function sniffFormat(file: CheckpointFile): Promise<'safetensors' |
   // At least the length of a safetensors header: a shorter file is nothing, whatever its bytes.
   const start = await file.read(0, Math.min(sniffBytes, Math.max(size, 8)))
   const text = start.toString('latin1')
-  if (text.startsWith('PK\x03\x04') || text.startsWith('PK\x05\x06')) return 'torch'
+  // An entry, or the end records of an archive without any.
+  if (/^PK(?:\x03\x04|\x05\x06|\x06\x06)/.test(text)) return 'torch'
   const hint = unknownHint(start, text)
   if (hint === undefined) return 'safetensors'
   throw new PolyLMError(

@@ -30,6 +30,7 @@ const centralBytes = 46
 const endBytes = 22
 const end64Bytes = 56
 const locator64Bytes = 20
+const windowBytes = 4096
 const noComment = 'an end record without a comment, as PyTorch writes it'
 
 const full16 = 0xffff
@@ -286,84 +287,84 @@ async function locate(
   fail: Fail,
 ): Promise<ReadonlyMap<string, ZipEntry>> {
   const byOffset = new Map(central.map(entry => [entry.local, entry]))
-  if (byOffset.size !== central.length)
+  if (byOffset.size !== central.length) {
     throw fail('ZIP_FORMAT', 'two entries begin at the same byte')
-  const offsets = Float64Array.from(byOffset.keys()).sort()
+  }
+  const headers = new Window(file, directoryOffset)
   const found = new Map<string, ZipEntry>()
-  const batch = 32
   let previousEnd = 0
-  for (let first = 0; first < offsets.length; first += batch) {
-    const members = Array.from(
-      offsets.subarray(first, first + batch),
-      offset => byOffset.get(offset) as Central,
-    )
-    const located = await Promise.all(
-      members.map(entry => readLocal(file, entry, directoryOffset, fail)),
-    )
-    for (const [i, entry] of located.entries()) {
-      const begin = members[i]?.local ?? 0
-      if (begin < previousEnd || (previousEnd === 0 && begin !== 0)) {
-        throw fail(
-          'ZIP_FORMAT',
-          `entry ${quote(entry.name)} begins at byte ${begin}, expected ${previousEnd} or later`,
-        )
-      }
-      previousEnd = entry.offset + entry.bytes
-      if (found.has(entry.name))
-        throw fail('ZIP_FORMAT', `two entries are named ${quote(entry.name)}`)
-      found.set(entry.name, entry)
+  for (const begin of Float64Array.from(byOffset.keys()).sort()) {
+    const entry = await readLocal(headers, byOffset.get(begin) as Central, fail)
+    const { name } = entry
+    if (begin < previousEnd || (found.size === 0 && begin !== 0)) {
+      const wanted = found.size === 0 ? 'expected 0' : `expected ${previousEnd} or later`
+      throw fail('ZIP_FORMAT', `entry ${quote(name)} begins at byte ${begin}, ${wanted}`)
     }
+    if (found.has(name)) throw fail('ZIP_FORMAT', `two entries are named ${quote(name)}`)
+    previousEnd = entry.offset + entry.bytes
+    found.set(name, entry)
     slicer.check()
     if (slicer.due()) await slicer.pause()
   }
   return found
 }
 
-async function readLocal(
-  file: CheckpointFile,
-  entry: Central,
-  limit: number,
-  fail: Fail,
-): Promise<ZipEntry> {
-  const { name, local } = entry
+// The part of an archive before its directory, read forwards in small blocks: the headers of small
+// entries are neighbours.
+class Window {
+  /** No entry reaches beyond this byte. */
+  readonly limit: number
+  readonly #file: CheckpointFile
+  #start = 0
+  #bytes: Buffer = Buffer.alloc(0)
+
+  constructor(file: CheckpointFile, limit: number) {
+    this.#file = file
+    this.limit = limit
+  }
+
+  // `count` bytes from `at`; undefined when they are not all before the directory.
+  async read(at: number, count: number): Promise<Buffer | undefined> {
+    if (at + count > this.limit) return undefined
+    if (at < this.#start || at + count > this.#start + this.#bytes.length) {
+      const block = Math.min(Math.max(count, windowBytes), this.limit - at)
+      this.#bytes = await this.#file.read(at, block)
+      this.#start = at
+    }
+    return this.#bytes.subarray(at - this.#start, at - this.#start + count)
+  }
+}
+
+async function readLocal(headers: Window, entry: Central, fail: Fail): Promise<ZipEntry> {
+  const { name, local, bytes, crc32 } = entry
+  const shown = `entry ${quote(name)}`
   const nameBytes = Buffer.byteLength(name)
-  const fixedBytes = localBytes + nameBytes
-  const outside = (): PolyLMError =>
-    fail('ZIP_FORMAT', `entry ${quote(name)} reaches beyond the data of the archive`)
-  if (local + fixedBytes > limit) throw outside()
-  const header = await file.read(local, fixedBytes)
+  const header = await headers.read(local, localBytes + nameBytes)
+  const outside = `${shown} reaches beyond the data of the archive`
+  if (header === undefined) throw fail('ZIP_FORMAT', outside)
   const agrees =
     header.readUInt32LE(0) === localSignature &&
     header.readUInt16LE(26) === nameBytes &&
     header.toString('utf8', localBytes) === name &&
     header.readUInt16LE(6) === entry.flags
-  if (!agrees)
-    throw fail('ZIP_FORMAT', `entry ${quote(name)}: local header and central directory disagree`)
+  if (!agrees) throw fail('ZIP_FORMAT', `${shown}: local header and central directory disagree`)
   if (header.readUInt16LE(8) !== 0) {
-    throw fail(
-      'ZIP_FORMAT',
-      `entry ${quote(name)}: its local header says that it is compressed, the directory does not`,
-    )
+    throw fail('ZIP_FORMAT', `${shown} is compressed by its local header, not by the directory`)
   }
+  const sizes = { size: header.readUInt32LE(22), packed: header.readUInt32LE(18), local: 0 }
+  const crcAgrees = header.readUInt32LE(14) === crc32
   const extraBytes = header.readUInt16LE(28)
-  const offset = local + fixedBytes + extraBytes
-  if (offset + entry.bytes > limit) throw outside()
+  const extraAt = local + localBytes + nameBytes
+  const offset = extraAt + extraBytes
+  if (offset + bytes > headers.limit) throw fail('ZIP_FORMAT', outside)
   if ((entry.flags & flagDescriptor) === 0) {
-    const extra = await file.read(local + fixedBytes, extraBytes)
-    const sizes = { size: header.readUInt32LE(22), packed: header.readUInt32LE(18), local: 0 }
+    const extra = (await headers.read(extraAt, extraBytes)) ?? Buffer.alloc(0)
     const wide = widen(sizes, extra, name, fail)
-    if (
-      wide.size !== entry.bytes ||
-      wide.packed !== entry.bytes ||
-      header.readUInt32LE(14) !== entry.crc32
-    ) {
-      throw fail(
-        'ZIP_FORMAT',
-        `entry ${quote(name)}: sizes or checksum differ between local header and directory`,
-      )
+    if (wide.size !== bytes || wide.packed !== bytes || !crcAgrees) {
+      throw fail('ZIP_FORMAT', `${shown}: sizes or checksum differ between header and directory`)
     }
   }
-  return { name, offset, bytes: entry.bytes, crc32: entry.crc32 }
+  return { name, offset, bytes, crc32 }
 }
 
 function toSafe(value: bigint, fail: Fail): number {
