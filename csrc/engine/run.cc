@@ -1,0 +1,193 @@
+// run.cc: results, timings and events of one request.
+#include "engine/run.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "engine/scoring.h"
+#include "platform/checked.h"
+#include "platform/error.h"
+
+namespace polylm {
+namespace {
+
+double ms_between(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double, std::milli>(to - from).count();
+}
+
+Event make_event(uint64_t request, EventKind kind) {
+  Event event;
+  event.request = request;
+  event.kind = kind;
+  return event;
+}
+
+// Token i of a finished output: with its log-probability when that was asked for.
+TokenInfo token_info(const OutputResult& output, size_t i) {
+  if (i < output.logprobs.size()) return output.logprobs[i];
+  TokenInfo info;
+  info.id = output.tokens[i];
+  return info;
+}
+
+}  // namespace
+
+Run::Run(Arrival arrival, Order order)
+    : result_(std::make_shared<RequestResult>()),  // first: it may throw
+      id_(arrival.id),
+      order_(order),
+      work_(std::move(arrival.work)),
+      submitted_(arrival.submitted) {
+  result_->usage.prompt_tokens = static_cast<int64_t>(work_.ids.size());
+  result_->usage.truncated_tokens = work_.truncated;
+  result_->seed = static_cast<uint64_t>(work_.request.params.seed);
+}
+
+std::optional<Clock::time_point> Run::deadline() const {
+  if (work_.request.queue_timeout_ms < 0) return std::nullopt;
+  return submitted_ + std::chrono::milliseconds(work_.request.queue_timeout_ms);
+}
+
+void Run::start(BlockPool* pool, int64_t block_tokens, int64_t vocab,
+                const std::shared_ptr<const Tokenizer>& tokenizer, Clock::time_point now) {
+  admitted_ = now;
+  const int64_t tokens = static_cast<int64_t>(work_.ids.size()) + work_.max_tokens;
+  set_.emplace(pool, block_tokens, work_.ids, tokens, work_.demand.rows);
+  switch (work_.request.kind) {
+    case RequestKind::kGenerate:
+      decoder_ = make_decoder(work_.request.params, work_.ids, work_.max_tokens, vocab, tokenizer);
+      POLYLM_CHECK_LE(decoder_->width_max(), work_.demand.rows);
+      sent_.resize(static_cast<size_t>(work_.request.params.n));
+      break;
+    case RequestKind::kScore:
+      result_->scored.reserve(work_.ids.size() - static_cast<size_t>(work_.request.score_from));
+      break;
+    case RequestKind::kLogits:
+      result_->logits_rows = static_cast<int64_t>(work_.positions.size());
+      result_->logits.resize(static_cast<size_t>(checked_mul(result_->logits_rows, vocab)));
+      break;
+  }
+}
+
+RunView Run::view() const {
+  RunView view;
+  view.generate = is_generate();
+  view.decode_rows = decoding() ? set_->size() : 0;
+  view.computed = decoding() ? work_.prompt_rows : (*set_)[0].computed();
+  view.prompt_rows = work_.prompt_rows;
+  view.score_from = work_.prompt_rows;
+  if (work_.request.kind == RequestKind::kScore) view.score_from = work_.request.score_from - 1;
+  if (work_.request.kind == RequestKind::kLogits) view.kept = &work_.kept;
+  return view;
+}
+
+void Run::take_score(int64_t row, const SelectResult& result) {
+  const int32_t token = work_.ids[static_cast<size_t>(row + 1)];
+  result_->scored.push_back(score_row(result, token, work_.request.score_top));
+}
+
+void Run::take_logits(int64_t row, const float* logits, int64_t vocab) {
+  for (size_t i = 0; i < work_.positions.size(); ++i) {
+    if (work_.positions[i] != row) continue;
+    std::memcpy(&result_->logits[i * static_cast<size_t>(vocab)], logits,
+                static_cast<size_t>(vocab) * sizeof(float));
+  }
+}
+
+void Run::advanced(Clock::time_point now) {
+  if (!first_token_.has_value()) first_token_ = now;
+}
+
+void Run::add_prefill(std::vector<Event>* out) const {
+  if (!work_.request.stream) return;
+  Event event = make_event(id_, EventKind::kPrefill);
+  event.done = (*set_)[0].computed();
+  event.total = work_.prompt_rows;
+  out->push_back(std::move(event));
+}
+
+void Run::add_deltas(std::vector<Event>* out) {
+  if (!work_.request.stream) return;
+  deltas_.clear();
+  decoder_->drain(&deltas_);
+  for (OutputDelta& delta : deltas_) {
+    POLYLM_CHECK(delta.output >= 0 && delta.output < static_cast<int32_t>(sent_.size()));
+    Sent& sent = sent_[static_cast<size_t>(delta.output)];
+    sent.text += delta.text;
+    sent.tokens += static_cast<int64_t>(delta.tokens.size());
+    Event event = make_event(id_, EventKind::kDelta);
+    event.output = delta.output;
+    event.text = std::move(delta.text);
+    event.tokens = std::move(delta.tokens);
+    out->push_back(std::move(event));
+  }
+}
+
+// What the final outputs have beyond the deltas.
+void Run::add_rest(std::vector<Event>* out) {
+  for (size_t i = 0; i < result_->outputs.size(); ++i) {
+    const OutputResult& output = result_->outputs[i];
+    const Sent& sent = sent_[i];
+    const auto tokens = static_cast<size_t>(sent.tokens);
+    if (work_.request.params.num_beams > 1 && i > 0) break;  // only the best is streamed
+    POLYLM_CHECK(output.text.compare(0, sent.text.size(), sent.text) == 0);
+    POLYLM_CHECK_LE(tokens, output.tokens.size());
+    if (output.text.size() == sent.text.size() && output.tokens.size() == tokens) continue;
+    Event event = make_event(id_, EventKind::kDelta);
+    event.output = static_cast<int32_t>(i);
+    event.text = output.text.substr(sent.text.size());
+    for (size_t t = tokens; t < output.tokens.size(); ++t) {
+      event.tokens.push_back(token_info(output, t));
+    }
+    out->push_back(std::move(event));
+  }
+}
+
+void Run::take_outputs(bool aborted, std::vector<Event>* out) {
+  if (decoding()) {
+    add_deltas(out);
+    result_->outputs = decoder_->finish(aborted);
+    POLYLM_CHECK_LE(result_->outputs.size(), sent_.size());
+  } else {  // cancelled before the first token
+    result_->outputs.resize(static_cast<size_t>(work_.request.params.n));
+    for (OutputResult& output : result_->outputs) output.finish_reason = FinishReason::kAbort;
+    sent_.resize(result_->outputs.size());
+  }
+  for (const OutputResult& output : result_->outputs) {
+    result_->usage.completion_tokens += static_cast<int64_t>(output.tokens.size());
+  }
+  if (work_.request.stream) add_rest(out);
+}
+
+Timings Run::timings(Clock::time_point now) const {
+  Timings timings;
+  timings.queue_ms = ms_between(submitted_, admitted_.value_or(now));
+  if (admitted_) timings.prefill_ms = ms_between(*admitted_, prompt_done_.value_or(now));
+  if (first_token_) {
+    timings.time_to_first_token_ms = ms_between(submitted_, *first_token_);
+    timings.decode_ms = ms_between(*first_token_, now);
+  }
+  return timings;
+}
+
+void Run::add_finished(bool aborted, Clock::time_point now, std::vector<Event>* out) {
+  if (is_generate()) take_outputs(aborted, out);
+  if (work_.request.kind == RequestKind::kScore) result_->prompt_ids = work_.ids;
+  result_->timings = timings(now);
+  Event event = make_event(id_, EventKind::kFinished);
+  event.result = result_;
+  out->push_back(std::move(event));
+}
+
+Event Run::failed(const Error& error) const {
+  Event event = make_event(id_, EventKind::kFailed);
+  event.error = error;
+  return event;
+}
+
+void Run::release() {
+  if (set_.has_value()) set_->clear();
+}
+
+}  // namespace polylm

@@ -1,0 +1,86 @@
+// run.h: one request on the engine thread, from its arrival to its last event: what it asked, its
+// hypotheses, its decoder and what was told to the caller so far. Not here: when it runs
+// (scheduler.h), the step (runner.h).
+// Trap: a stream's deltas must add up to the final text exactly, so finish sends the rest itself.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "engine/decoder.h"
+#include "engine/inbox.h"
+#include "engine/request.h"
+#include "engine/scheduler.h"
+#include "engine/sequence.h"
+
+namespace polylm {
+
+class Tokenizer;
+
+class Run {
+ public:
+  Run(Arrival arrival, Order order);
+
+  // Everything that the request will ever need on the host. May throw; then the request ends.
+  void start(BlockPool* pool, int64_t block_tokens, int64_t vocab,
+             const std::shared_ptr<const Tokenizer>& tokenizer, Clock::time_point now);
+
+  // A step's results ---------------------------------------------------------------------------
+  // Row `row` of the prompt gave `result`; scores the token after it.
+  void take_score(int64_t row, const SelectResult& result);
+  // The full logits after row `row` of the prompt.
+  void take_logits(int64_t row, const float* logits, int64_t vocab);
+  // The decoder has advanced for the first time or again.
+  void advanced(Clock::time_point now);
+  // The last row of the prompt is computed.
+  void prompt_computed(Clock::time_point now) { prompt_done_ = now; }
+
+  // Events -------------------------------------------------------------------------------------
+  void add_prefill(std::vector<Event>* out) const;
+  void add_deltas(std::vector<Event>* out);
+  // Ends with a result. Throws when the decoder does.
+  void add_finished(bool aborted, Clock::time_point now, std::vector<Event>* out);
+  Event failed(const Error& error) const;
+
+  uint64_t id() const { return id_; }
+  Order order() const { return order_; }
+  const Work& work() const { return work_; }
+  const Request& request() const { return work_.request; }
+  Clock::time_point submitted() const { return submitted_; }
+  std::optional<Clock::time_point> deadline() const;
+  bool is_generate() const { return work_.request.kind == RequestKind::kGenerate; }
+  // Decode rows from now on. False for scoring.
+  bool decoding() const { return first_token_.has_value(); }
+  RunView view() const;
+  Decoder& decoder() { return *decoder_; }
+  SequenceSet& set() { return *set_; }
+  const SequenceSet& set() const { return *set_; }
+  const Usage& usage() const { return result_->usage; }
+  // Lets go of all blocks. No step may follow.
+  void release();
+  bool ended = false;  // its last event is made; the runner forgets it after the step
+
+ private:
+  struct Sent {  // of one output of a stream
+    std::string text;
+    int64_t tokens = 0;
+  };
+  void add_rest(std::vector<Event>* out);
+  void take_outputs(bool aborted, std::vector<Event>* out);
+  Timings timings(Clock::time_point now) const;
+
+  std::shared_ptr<RequestResult> result_;
+  uint64_t id_;
+  Order order_;
+  Work work_;
+  Clock::time_point submitted_;
+  std::optional<Clock::time_point> admitted_, prompt_done_, first_token_;
+  std::unique_ptr<Decoder> decoder_;  // kGenerate
+  std::optional<SequenceSet> set_;
+  std::vector<Sent> sent_;  // [n]
+  std::vector<OutputDelta> deltas_;
+};
+
+}  // namespace polylm

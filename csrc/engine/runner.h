@@ -1,0 +1,98 @@
+// runner.h: everything that only the engine thread touches: waiting and running requests, blocks,
+// reservations and the step. Knows no threads and no clock of its own, so a test can drive it step by
+// step from a seed. Not here: the loop and the queues (engine.cc).
+// Trap: an error of one request ends that request; whatever else step() throws (DEVICE, INTERNAL, no
+// memory) means that no request can go on: call fail_all.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "engine/block_pool.h"
+#include "engine/engine.h"
+#include "engine/inbox.h"
+#include "engine/run.h"
+#include "engine/scheduler.h"
+#include "engine/step_batch.h"
+#include "model/model.h"
+
+namespace polylm {
+
+class Runner {
+ public:
+  // The model has reserved step_limits(options, vocab) and the blocks.
+  Runner(Model* model, std::shared_ptr<const Tokenizer> tokenizer, const EngineOptions& options);
+  ~Runner();
+
+  void arrive(Arrival arrival, Clock::time_point now);
+  void cancel(uint64_t id, Clock::time_point now);
+  // Ends those that waited too long, starts those that fit.
+  void tick(Clock::time_point now);
+  // When tick must be called although nothing comes and nothing runs.
+  std::optional<Clock::time_point> deadline() const;
+  bool busy() const { return !running_.empty(); }
+  // One step for all running requests. False when `stop` ended it in the middle.
+  bool step(const std::atomic<bool>& stop);
+  // Ends everything with this error.
+  void fail_all(const Error& error);
+
+  std::vector<Event>& events() { return events_; }
+  const EngineStats& counters();
+  const BlockPool& pool() const { return pool_; }
+  int64_t reserved_blocks() const { return reserved_blocks_; }
+
+ private:
+  // The part of one request in the step being made.
+  struct Entry {
+    Run* run = nullptr;
+    bool decode = false;
+    int64_t end = 0;    // prompt chunk: position after its last row
+    int64_t shift = 0;  // prompt chunk: row of the step minus position
+    int64_t first_select = 0;
+    int64_t select_count = 0;
+    int64_t first_asked = 0;
+  };
+
+  void start(std::unique_ptr<Run> run, Clock::time_point now);
+  void expire(Clock::time_point now);
+  void finish(Run* run, bool aborted, Clock::time_point now);
+  void end_failed(Run* run, const Error& error);
+  void end_cancelled(Run* run, Clock::time_point now);
+  void sweep();
+
+  void fill_batch();
+  void add_decode(Run* run);
+  void add_chunk(Run* run, int64_t rows);
+  void take_results(const std::vector<SelectResult>& results);
+  void take_chunk(const Entry& entry, const SelectResult* rows, Clock::time_point now);
+  void advance(const Entry& entry, const SelectResult* rows, Clock::time_point now);
+
+  Model* model_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  EngineOptions options_;
+  int64_t vocab_;
+  int64_t block_tokens_;
+  PlanLimits limits_;
+  BlockPool pool_;
+  StepBatch batch_;
+  BatchPlan plan_;
+  std::vector<RunView> views_;
+  std::vector<Entry> entries_;
+  std::vector<Transition> next_;
+  std::vector<Demand> demands_;
+
+  std::map<Order, std::unique_ptr<Run>> waiting_;
+  std::vector<std::unique_ptr<Run>> running_;  // in order
+  std::optional<Clock::time_point> deadline_;  // no later than the first of the waiting
+  int64_t reserved_blocks_ = 0;
+  int64_t reserved_rows_ = 0;
+  std::vector<Event> events_;
+  EngineStats counters_;
+  int64_t ended_ = 0;
+};
+
+}  // namespace polylm

@@ -1,0 +1,106 @@
+// scheduler.cc: the pure functions of scheduler.h.
+#include "engine/scheduler.h"
+
+#include <algorithm>
+
+#include "engine/engine.h"
+#include "platform/checked.h"
+#include "platform/error.h"
+
+namespace polylm {
+namespace {
+
+// Scarce things of a step that prompts compete for.
+struct Left {
+  int64_t rows = 0;
+  int64_t score_rows = 0;
+  int64_t full_rows = 0;
+};
+
+// Rows of the next chunk of a prompt; takes them from `left`.
+int64_t take_chunk(const RunView& run, Left* left) {
+  int64_t rows = std::min(left->rows, run.prompt_rows - run.computed);
+  const int64_t unscored = std::max<int64_t>(0, run.score_from - run.computed);
+  rows = std::min(rows, unscored + left->score_rows);
+  if (run.kept != nullptr) {
+    const auto first = std::lower_bound(run.kept->begin(), run.kept->end(), run.computed);
+    if (run.kept->end() - first > left->full_rows) {
+      rows = std::min(rows, *(first + left->full_rows) - run.computed);
+    }
+    const auto end = std::lower_bound(first, run.kept->end(), run.computed + rows);
+    left->full_rows -= end - first;
+  }
+  left->score_rows -= std::max<int64_t>(0, rows - unscored);
+  left->rows -= rows;
+  return rows;
+}
+
+}  // namespace
+
+int64_t blocks_for_tokens(int64_t tokens, int64_t block_tokens) {
+  return ceil_div(tokens, block_tokens);
+}
+
+Order order_of(uint64_t id, bool batch, int64_t step) {
+  return {batch ? step + kBatchPatience : step, id};
+}
+
+int64_t blocks_for_request(int64_t prompt_rows, int64_t max_tokens, int64_t width,
+                           int64_t block_tokens) {
+  const int64_t last = prompt_rows + std::max<int64_t>(0, max_tokens - 1);
+  const int64_t all = blocks_for_tokens(last, block_tokens);
+  if (max_tokens <= 1) return all;  // no hypothesis ever writes
+  const int64_t shared = prompt_rows / block_tokens;
+  return shared + checked_mul(width, all - shared);
+}
+
+int64_t admissible(const std::vector<Demand>& waiting, Demand room) {
+  int64_t count = 0;
+  for (const Demand& demand : waiting) {
+    if (demand.blocks > room.blocks || demand.rows > room.rows) break;
+    room.blocks -= demand.blocks;
+    room.rows -= demand.rows;
+    ++count;
+  }
+  return count;
+}
+
+int64_t min_prefill_rows(const PlanLimits& limits) {
+  return std::min({kMinPrefillRows, limits.budget_mixed, limits.budget_prefill});
+}
+
+int64_t step_rows(const PlanLimits& limits, int64_t max_sequences) {
+  const int64_t mixed = std::max(limits.budget_mixed, max_sequences + min_prefill_rows(limits));
+  return std::max(limits.budget_prefill, mixed);
+}
+
+void plan(const std::vector<RunView>& runs, const PlanLimits& limits, BatchPlan* out) {
+  out->decode.clear();
+  out->prefill.clear();
+  out->rows = 0;
+  int64_t sampled = 0;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const RunView& run = runs[i];
+    if (run.decode_rows > 0) {
+      out->decode.push_back({static_cast<int64_t>(i), run.decode_rows});
+      out->rows += run.decode_rows;
+    }
+    if (run.generate) sampled += std::max<int64_t>(1, run.decode_rows);
+  }
+  Left left;
+  left.rows = out->rows == 0
+                  ? limits.budget_prefill
+                  : std::max(limits.budget_mixed - out->rows, min_prefill_rows(limits));
+  left.score_rows = kScoreRows;
+  left.full_rows = limits.full_rows - sampled;
+  for (size_t i = 0; i < runs.size() && left.rows > 0; ++i) {
+    const RunView& run = runs[i];
+    if (run.decode_rows > 0) continue;
+    const int64_t rows = take_chunk(run, &left);
+    if (rows == 0) continue;
+    out->prefill.push_back({static_cast<int64_t>(i), rows});
+    out->rows += rows;
+  }
+}
+
+}  // namespace polylm

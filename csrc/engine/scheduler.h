@@ -1,0 +1,82 @@
+// scheduler.h: which requests may start and which rows the next step computes, as pure functions of
+// plain data, so that millions of states can be tested without a model. Not here: blocks and tokens
+// (sequence.h), the step itself (runner.h).
+//
+// Order. Requests start and fill their prompts in the order of (due, id), where due is the step of
+// arrival, for batch requests plus kBatchPatience. So nobody is overtaken but a batch request, and
+// only by interactive ones that come within kBatchPatience steps after it.
+// Progress. Every running hypothesis gets a row in every step. The first unfinished prompt gets at
+// least min_prefill_rows() rows in every step, fewer only when fewer are left or when its rows with
+// kept logits fill full_rows (then at least one of those). Hence the bound, tested: a request ends
+// at most  sum of (ceil(prompt rows / min_prefill_rows) + kept rows + max_tokens + 1)  steps after
+// its arrival, the sum over itself, the requests before it in order and those already running.
+// Memory. A request starts only when the blocks of its worst case are free, so nothing ever runs
+// out in the middle; nothing behind the first that does not fit starts before it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace polylm {
+
+inline constexpr int64_t kBatchPatience = 256;    // steps
+inline constexpr int64_t kMinPrefillRows = 16;    // of a step, however many generated rows run
+inline constexpr int64_t kScoreRows = 128;        // rows of a step whose next token is scored
+
+struct Order {
+  int64_t due = 0;  // steps
+  uint64_t id = 0;
+  bool operator<(const Order& other) const {
+    return due != other.due ? due < other.due : id < other.id;
+  }
+};
+Order order_of(uint64_t id, bool batch, int64_t step);
+
+// What a request holds while it runs.
+struct Demand {
+  int64_t blocks = 0;
+  int64_t rows = 0;  // of generated tokens in one step; 1 for scoring
+};
+
+// Blocks in the worst case: the full blocks of the prompt are shared by all hypotheses, each has its
+// own from there on. max_tokens is 0 for scoring. The last new token is never computed.
+int64_t blocks_for_request(int64_t prompt_rows, int64_t max_tokens, int64_t width,
+                           int64_t block_tokens);
+
+// How many of the waiting requests, in order, may start now.
+int64_t admissible(const std::vector<Demand>& waiting, Demand room);
+
+// What plan must know of one running request.
+struct RunView {
+  int64_t decode_rows = 0;  // hypotheses; 0 while the prompt is being computed
+  bool generate = false;    // the last prompt row is sampled
+  int64_t computed = 0;     // prompt rows that are done
+  int64_t prompt_rows = 0;  // prompt rows in all
+  int64_t score_from = 0;   // rows from here on are scored; prompt_rows: none
+  const std::vector<int64_t>* kept = nullptr;  // ascending rows whose full logits are wanted, or null
+};
+
+struct PlanLimits {
+  int64_t budget_mixed = 0;
+  int64_t budget_prefill = 0;
+  int64_t full_rows = 0;  // keep_full rows of a step, >= sum of the requests' rows
+};
+int64_t min_prefill_rows(const PlanLimits& limits);
+// Rows of a step at most.
+int64_t step_rows(const PlanLimits& limits, int64_t max_sequences);
+
+struct PlanItem {
+  int64_t run = 0;   // index in the views
+  int64_t rows = 0;  // hypotheses, or rows of the prompt from `computed` on
+};
+
+struct BatchPlan {
+  std::vector<PlanItem> decode;
+  std::vector<PlanItem> prefill;
+  int64_t rows = 0;
+};
+
+// `runs` in order. Allocates nothing when `out` has the capacity.
+void plan(const std::vector<RunView>& runs, const PlanLimits& limits, BatchPlan* out);
+
+}  // namespace polylm
