@@ -124,8 +124,8 @@ class AddedTokens::Splitter {
     return 0;
   }
 
-  // State `i` has ended at `at`. Earlier states may still be completed, itself may be prolonged; an
-  // earlier one looks on from the next character, even if this one just stopped it (as the original).
+  // State `i` has ended at `at`. Earlier states may still be completed, itself may be prolonged. An
+  // earlier one looks on from the next character, even if this one just stopped it (as theirs).
   size_t match(size_t i, size_t at) {
     size_t begin = states_[i].begin;
     size_t end = at;

@@ -1,7 +1,7 @@
 // added_tokens.h: the tokens that Hugging Face cuts out of a text before SentencePiece sees it, and
-// the cutting: the algorithm of transformers' Trie.split, its quirks included, in time linear in the
-// text for markers of bounded length. Trap: what is "special" here decides what skip_special skips;
-// an added token need not be special.
+// the cutting: the algorithm of transformers' Trie.split, its quirks included, in time linear in
+// the text for markers of bounded length. Trap: what is "special" here decides what skip_special
+// skips; an added token need not be special.
 #pragma once
 
 #include <cstdint>

@@ -92,7 +92,8 @@ void PieceRunDecoder::push(const SentencePiece& model, bool add_dummy_prefix,
   begin_seen_ = false;
   if (type == PieceType::kControl) return;
   if (type == PieceType::kUnknown) {
-    return write(piece == vocabulary.piece(id) ? std::string_view(model.unk_surface()) : piece, out);
+    const bool by_name = piece == vocabulary.piece(id);
+    return write(by_name ? std::string_view(model.unk_surface()) : piece, out);
   }
   const bool remove_extra = model.rules().remove_extra_whitespaces;
   if (at_begin_ && (add_dummy_prefix || remove_extra) &&

@@ -1,6 +1,6 @@
 // stream_decoder.cc: see stream_decoder.h. Hugging Face's _decode works in two layers, kept here:
-// sub-texts (added tokens and what is between them, joined by spaces), and inside a sub-text runs of
-// ordinary pieces that SentencePiece decodes, with special tokens between them.
+// sub-texts (added tokens and what is between them, joined by spaces), and inside a sub-text runs
+// of ordinary pieces that SentencePiece decodes, with special tokens between them.
 #include "text/stream_decoder.h"
 
 #include <utility>

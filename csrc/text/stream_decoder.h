@@ -1,5 +1,5 @@
-// stream_decoder.h: ids in one by one, text out as soon as it can no longer change; the parts joined
-// are exactly Tokenizer::decode of all ids. O(1) amortised per token. Used by decode itself.
+// stream_decoder.h: ids in one by one, text out as soon as it can no longer change; the parts
+// joined are exactly Tokenizer::decode of all ids. O(1) amortised per token. Decode itself uses it.
 // Not here: stop strings (stop_matcher.h). Trap: with skip_special false and the rules of
 // transformers 4.31 (or legacy) a space may appear before text that precedes a special token, so a
 // run of ordinary tokens comes out only when it ends.

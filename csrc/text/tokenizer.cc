@@ -1,5 +1,6 @@
 // tokenizer.cc: see tokenizer.h. The rules are those of tokenization_llama.py and
-// tokenization_utils.py in transformers 4.31, 4.36 and 4.55; each quirk that is kept names its version.
+// tokenization_utils.py in transformers 4.31, 4.36 and 4.55; a quirk that is kept names its
+// version.
 #include "text/tokenizer.h"
 
 #include <algorithm>
@@ -222,8 +223,8 @@ std::vector<Tokenizer::Item> Tokenizer::run(std::string_view utf8, const EncodeO
     pieces.clear();
     const bool lone_mark =
         encode_segment(text.substr(segment.begin, segment.end - segment.begin), sp, &pieces);
-    const bool before_special =
-        i + 1 < segments.size() && segments[i + 1].token != nullptr && segments[i + 1].token->special;
+    const AddedToken* next = i + 1 < segments.size() ? segments[i + 1].token : nullptr;
+    const bool before_special = next != nullptr && next->special;
     if (i == 0 && lone_mark && before_special) continue;  // from 4.32 on: no mark before a special
     for (const SpPiece& piece : pieces) {
       items.push_back({piece.id, origin(segment.begin + piece.begin),

@@ -1,7 +1,7 @@
-// tokenizer.h: text to ids and back: SentencePiece plus the rules that Hugging Face's LlamaTokenizer
-// puts around it. Immutable after create; any thread may call any const method at any time.
-// Not here: reading files (lib/tokenizer), streaming text out (stream_decoder.h).
-// Trap: decode(a + b) is not decode(a) + decode(b); whoever needs text piecewise uses StreamDecoder.
+// tokenizer.h: text to ids and back: SentencePiece plus the rules that Hugging Face's
+// LlamaTokenizer puts around it. Immutable after create; any thread may call any const method.
+// Not here: reading files (lib/tokenizer), streaming text out (stream_decoder.h). Trap:
+// decode(a + b) is not decode(a) + decode(b); whoever needs text piecewise uses StreamDecoder.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +21,8 @@ inline constexpr int64_t kMaxTextBytes = int64_t{1} << 28;
 
 struct EncodeOptions {
   bool add_special_tokens = true;  // bos and eos where the checkpoint asks for them
-  // False: markers and special tokens written in the text are ordinary text; no special id comes out
-  // (but unk, where the model has no byte fallback).
+  // False: markers and special tokens written in the text are ordinary text; no special id comes
+  // out (but unk, where the model has no byte fallback).
   bool parse_special = true;
   // False: the text follows a control token, so it is encoded as the tail of a longer text.
   bool at_start = true;
@@ -30,8 +30,8 @@ struct EncodeOptions {
 
 struct Encoding {
   std::vector<int32_t> ids;
-  // [2 * ids]: begin and end of each id in UTF-16 code units of the text. All bytes of a byte-fallback
-  // character have the same range; bos and eos have an empty one.
+  // [2 * ids]: begin and end of each id in UTF-16 code units of the text. All bytes of a
+  // fallen-back character have the same range; bos and eos have an empty one.
   std::vector<uint32_t> offsets;
 };
 

@@ -40,7 +40,7 @@ struct TokenizerTables {
   std::string unk_surface = " \xE2\x81\x87 ";  // what an unknown token decodes to
 
   // normalizer_spec
-  std::string charsmap;  // precompiled: uint32 size, double array, replacement texts; empty: identity
+  std::string charsmap;  // precompiled: uint32 size, double array, replacements; empty: identity
   bool add_dummy_prefix = true;
   bool remove_extra_whitespaces = true;
   bool escape_whitespaces = true;

@@ -1,7 +1,7 @@
 // vocabulary.h: the validated pieces of a SentencePiece model and the tries over them. Read-only
 // after construction. Not here: how text is cut into pieces (unigram.h, bpe.h).
-// Trap: "reserved" pieces (unknown, control, byte) are never found in text, only by name; "ordinary"
-// ones (normal, user-defined, unused) are what text is cut into.
+// Trap: "reserved" pieces (unknown, control, byte) are never found in text, only by name;
+// "ordinary" ones (normal, user-defined, unused) are what text is cut into.
 #pragma once
 
 #include <array>
@@ -39,7 +39,9 @@ class Vocabulary {
     return std::string_view(blob_).substr(offsets_[i], offsets_[i + 1] - offsets_[i]);
   }
   float score(int32_t id) const { return scores_[static_cast<size_t>(id)]; }
-  PieceType type(int32_t id) const { return static_cast<PieceType>(types_[static_cast<size_t>(id)]); }
+  PieceType type(int32_t id) const {
+    return static_cast<PieceType>(types_[static_cast<size_t>(id)]);
+  }
 
   int32_t unk_id() const { return unk_id_; }
   bool byte_fallback() const { return byte_fallback_; }
@@ -51,7 +53,7 @@ class Vocabulary {
   int32_t find(std::string_view piece) const;
   const PieceTrie& ordinary() const { return ordinary_; }
   const PieceTrie& user_defined() const { return user_defined_; }
-  // The same without those that are declared special, for text in which nothing special may be found.
+  // The same without those that are declared special, for text that may contain nothing special.
   const PieceTrie& plain_user_defined() const { return plain_user_defined_; }
   bool blocked(int32_t id) const { return blocked_[static_cast<size_t>(id)]; }
   // Declares special tokens (any id). Call before the first use, once.

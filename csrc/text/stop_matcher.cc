@@ -1,0 +1,118 @@
+// stop_matcher.cc: an Aho-Corasick automaton: one state per prefix of a stop string, one step per
+// byte of text.
+#include "text/stop_matcher.h"
+
+#include <array>
+
+#include "platform/checked.h"
+
+namespace polylm {
+namespace {
+
+constexpr int32_t kNone = -1;
+
+struct State {
+  std::array<int32_t, 256> next;  // complete after link(): never kNone
+  int32_t fallback = 0;           // state of the longest proper suffix that begins some stop
+  int32_t stop = kNone;           // longest stop string that ends here
+  uint32_t depth = 0;             // bytes
+};
+
+}  // namespace
+
+struct StopMatcher::Automaton {
+  std::vector<State> states;
+  std::vector<size_t> stop_bytes;
+
+  explicit Automaton(const std::vector<std::string>& stops) {
+    add_state(0);
+    for (size_t i = 0; i < stops.size(); ++i) insert(stops[i], static_cast<int32_t>(i));
+    link();
+  }
+
+  State& at(int32_t state) { return states[static_cast<size_t>(state)]; }
+  const State& at(int32_t state) const { return states[static_cast<size_t>(state)]; }
+
+ private:
+  int32_t add_state(uint32_t depth) {
+    State state;
+    state.next.fill(kNone);
+    state.depth = depth;
+    states.push_back(state);
+    return narrow<int32_t>(states.size() - 1);
+  }
+
+  void insert(const std::string& stop, int32_t index) {
+    int32_t state = 0;
+    for (const char c : stop) {
+      const auto byte = static_cast<uint8_t>(c);
+      int32_t next = at(state).next[byte];
+      if (next == kNone) {
+        next = add_state(at(state).depth + 1);
+        at(state).next[byte] = next;
+      }
+      state = next;
+    }
+    if (at(state).stop == kNone) at(state).stop = index;  // of equal strings the first
+    stop_bytes.push_back(stop.size());
+  }
+
+  // Breadth first: a state's fallback is less deep, so it is complete already.
+  void link() {
+    std::vector<int32_t> order = {0};
+    for (size_t i = 0; i < order.size(); ++i) {
+      const int32_t state = order[i];
+      const int32_t fallback = at(state).fallback;
+      if (at(state).stop == kNone && state != 0) at(state).stop = at(fallback).stop;
+      for (size_t byte = 0; byte < 256; ++byte) {
+        const int32_t beyond = state == 0 ? 0 : at(fallback).next[byte];
+        int32_t& next = at(state).next[byte];
+        if (next == kNone) {
+          next = beyond;
+        } else {
+          at(next).fallback = beyond;
+          order.push_back(next);
+        }
+      }
+    }
+  }
+};
+
+StopMatcher::StopMatcher(const std::vector<std::string>& stops) {
+  if (stops.empty()) return;
+  for (const std::string& stop : stops) {
+    if (stop.empty()) fail(Code::kInvalidOption, "stop: an empty stop string would stop at once");
+  }
+  automaton_ = std::make_shared<const Automaton>(stops);
+}
+
+StopMatcher::Result StopMatcher::push(std::string_view text) {
+  if (matched_) return {};
+  if (automaton_ == nullptr) return {std::string(text), kNone};
+  held_.append(text);
+  const size_t before = held_.size() - text.size();
+  for (size_t i = 0; i < text.size(); ++i) {
+    state_ = automaton_->at(state_).next[static_cast<uint8_t>(text[i])];
+    const int32_t stop = automaton_->at(state_).stop;
+    if (stop == kNone) continue;
+    matched_ = true;
+    held_.resize(before + i + 1 - automaton_->stop_bytes[static_cast<size_t>(stop)]);
+    Result result = {{}, stop};
+    result.text.swap(held_);
+    return result;
+  }
+  const size_t certain = held_.size() - automaton_->at(state_).depth;
+  Result result = {held_.substr(0, certain), kNone};
+  held_.erase(0, certain);
+  return result;
+}
+
+std::string StopMatcher::finish() {
+  std::string rest;
+  if (!matched_) rest.swap(held_);
+  held_.clear();
+  state_ = 0;
+  return rest;
+}
+
+}  // namespace polylm
