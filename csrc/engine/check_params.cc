@@ -1,0 +1,229 @@
+// check_params.cc: every rule about decoding options that does not depend on the prompt. Each message
+// is "<public option name>: <found>, expected <what>".
+// Trap: neutral values are always fine, also where the option has no effect (explain.cc lists those).
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <string>
+
+#include "engine/decoder.h"
+#include "platform/error.h"
+
+namespace polylm {
+namespace {
+
+constexpr size_t kMaxBiasRules = 300;
+constexpr size_t kMaxStops = 8;
+constexpr size_t kMaxStopBytes = 128;
+constexpr size_t kMaxStopIds = 64;
+constexpr size_t kMaxChoices = 1024;
+
+std::string text(int64_t value) { return std::to_string(value); }
+std::string text(double value) {
+  std::string out = std::to_string(value);
+  out.erase(out.find_last_not_of('0') + 1);
+  if (!out.empty() && out.back() == '.') out.pop_back();
+  return out;
+}
+std::string text(bool value) { return value ? "true" : "false"; }
+
+[[noreturn]] void refuse(const char* option, const std::string& found, const std::string& expected) {
+  fail(Code::kInvalidOption, std::string(option) + ": " + found + ", expected " + expected);
+}
+
+void check_range(const char* option, double value, double low, double high, const std::string& shown) {
+  if (value >= low && value <= high) return;  // false for NaN
+  refuse(option, "found " + shown, text(low) + ".." + text(high));
+}
+
+void check_ranges(const SamplingParams& params) {
+#define ROW(name, js_name, type, min, max, value, meaning)                                     \
+  check_range(js_name, static_cast<double>(params.name), static_cast<double>(min),             \
+              static_cast<double>(max), text(params.name));
+#include "engine/sampling_params.def"
+#undef ROW
+}
+
+void check_id(const char* option, int64_t id, int64_t vocab) {
+  if (id >= 0 && id < vocab) return;
+  refuse(option, "found token " + text(id), "0.." + text(vocab - 1));
+}
+
+void check_ids(const char* option, const std::vector<int32_t>& ids, int64_t vocab) {
+  std::set<int32_t> seen;
+  for (const int32_t id : ids) {
+    check_id(option, id, vocab);
+    if (!seen.insert(id).second) {
+      refuse(option, "found token " + text(int64_t{id}) + " twice", "distinct tokens");
+    }
+  }
+}
+
+void check_sequence(const char* option, const std::vector<int32_t>& ids, int64_t vocab) {
+  if (ids.empty()) refuse(option, "found an empty token sequence", "at least one token");
+  for (const int32_t id : ids) check_id(option, id, vocab);
+}
+
+void check_beams(const SamplingParams& params, int64_t max_sequences) {
+  const bool beams = params.num_beams > 1;
+  if (params.num_beams > max_sequences) {
+    refuse("numBeams", "found " + text(params.num_beams),
+           "at most maxSequences (" + text(max_sequences) + ")");
+  }
+  if (beams && params.temperature > 0.0 && !params.sample_beams) {
+    refuse("temperature", "found " + text(params.temperature) + " with numBeams " +
+               text(params.num_beams), "0, or sampleBeams: true to sample the candidates of beams");
+  }
+  if (beams && params.n > params.num_beams) {
+    refuse("n", "found " + text(params.n), "at most numBeams (" + text(params.num_beams) + ")");
+  }
+  if (!beams && params.n > 1 && params.temperature == 0.0) {
+    refuse("n", "found " + text(params.n) + " with temperature 0, where all outputs are equal",
+           "1, or a temperature above 0, or numBeams");
+  }
+  if (params.n > max_sequences) {
+    refuse("n", "found " + text(params.n), "at most maxSequences (" + text(max_sequences) + ")");
+  }
+  if (!beams || params.beam_scoring != BeamScoring::kHf431) return;
+  if (!params.stop.empty()) {
+    refuse("stop", "found " + text(static_cast<int64_t>(params.stop.size())) +
+               " strings with numBeams and beamScoring 'hf-4.31', which has no such thing",
+           "none, or beamScoring 'hf-4.55'");
+  }
+  if (!params.allow_choices.empty() && params.stop_token_ids.empty()) {
+    refuse("allow", "found choices without stopTokenIds with beamScoring 'hf-4.31', which can " +
+               std::string("finish a beam only by a stop id"),
+           "stopTokenIds, or beamScoring 'hf-4.55'");
+  }
+}
+
+void check_lengths(const SamplingParams& params, int64_t vocab, int64_t context) {
+  if (params.min_tokens > params.max_tokens) {
+    refuse("minTokens", "found " + text(params.min_tokens),
+           "at most maxTokens (" + text(params.max_tokens) + ")");
+  }
+  if (params.pad_to_length > context) {
+    refuse("padTo", "found length " + text(params.pad_to_length),
+           "at most the context of " + text(context) + " tokens");
+  }
+  if (params.pad_to_length > 0) check_id("padTo", params.pad_to_token, vocab);
+  if (params.forced_first_token >= 0) check_id("forcedFirstToken", params.forced_first_token, vocab);
+  if (params.forced_last_token >= 0) check_id("forcedLastToken", params.forced_last_token, vocab);
+}
+
+void check_stops(const SamplingParams& params, int64_t vocab, bool has_tokenizer) {
+  check_ids("stopTokenIds", params.stop_token_ids, vocab);
+  if (params.stop_token_ids.size() > kMaxStopIds) {
+    refuse("stopTokenIds", "found " + text(static_cast<int64_t>(params.stop_token_ids.size())) +
+               " ids", "at most " + text(static_cast<int64_t>(kMaxStopIds)));
+  }
+  if (params.stop.size() > kMaxStops) {
+    refuse("stop", "found " + text(static_cast<int64_t>(params.stop.size())) + " strings",
+           "at most " + text(static_cast<int64_t>(kMaxStops)));
+  }
+  std::set<std::string> seen;
+  for (const std::string& stop : params.stop) {
+    if (stop.empty() || stop.size() > kMaxStopBytes) {
+      refuse("stop", "found a string of " + text(static_cast<int64_t>(stop.size())) + " bytes",
+             "1.." + text(static_cast<int64_t>(kMaxStopBytes)) + " bytes of UTF-8");
+    }
+    if (!seen.insert(stop).second) refuse("stop", "found " + quoted(stop) + " twice", "distinct strings");
+  }
+  if (!params.stop.empty() && !has_tokenizer) {
+    fail(Code::kTokenizerMissing, "stop: found strings with a model without tokenizer, expected none",
+         "use stopTokenIds");
+  }
+}
+
+void check_bias(const SamplingParams& params, int64_t vocab, int64_t context) {
+  if (params.bias.size() > kMaxBiasRules) {
+    refuse("bias", "found " + text(static_cast<int64_t>(params.bias.size())) + " entries",
+           "at most " + text(static_cast<int64_t>(kMaxBiasRules)));
+  }
+  std::set<std::vector<int32_t>> seen;
+  for (const BiasRule& rule : params.bias) {
+    check_sequence("bias", rule.tokens, vocab);
+    if (static_cast<int64_t>(rule.tokens.size()) > context) {
+      refuse("bias", "found a sequence of " + text(static_cast<int64_t>(rule.tokens.size())) +
+                 " tokens", "at most the context of " + text(context));
+    }
+    if (std::isnan(rule.value) || (std::isinf(rule.value) && rule.value > 0.0F)) {
+      refuse("bias", std::string("found the value ") + (std::isnan(rule.value) ? "NaN" : "Infinity"),
+             "a finite number or -Infinity");
+    }
+    if (!seen.insert(rule.tokens).second) {
+      refuse("bias", "found the same token sequence twice", "one entry for each sequence");
+    }
+  }
+}
+
+// A choice that is the beginning of another can end only by a stop id.
+void check_choice(const SamplingParams& params, const std::vector<int32_t>& choice, int64_t vocab) {
+  const auto size = static_cast<int64_t>(choice.size());
+  check_sequence("allow", choice, vocab);
+  if (size > params.max_tokens) {
+    refuse("allow", "found a choice of " + text(size) + " tokens",
+           "at most maxTokens (" + text(params.max_tokens) + ")");
+  }
+  if (size < params.min_tokens) {
+    refuse("minTokens", "found " + text(params.min_tokens) + " with a choice of " + text(size) +
+               " tokens", "at most the length of the shortest choice");
+  }
+  for (const int32_t id : choice) {
+    if (std::find(params.stop_token_ids.begin(), params.stop_token_ids.end(), id) !=
+        params.stop_token_ids.end()) {
+      refuse("allow", "found the stop id " + text(int64_t{id}) + " in a choice",
+             "choices without stop ids");
+    }
+  }
+  for (const std::vector<int32_t>& other : params.allow_choices) {
+    const bool begins = other.size() > choice.size() &&
+                        std::equal(choice.begin(), choice.end(), other.begin());
+    if (begins && params.stop_token_ids.empty()) {
+      refuse("allow", "found a choice that begins another one while stopTokenIds is empty",
+             "stopTokenIds, so that the shorter one can end");
+    }
+  }
+}
+
+void check_allow(const SamplingParams& params, int64_t vocab) {
+  check_ids("allow", params.allow_tokens, vocab);
+  if (params.allow_choices.empty() && params.allow_tokens.empty()) return;
+  if (!params.allow_choices.empty() && !params.allow_tokens.empty()) {
+    refuse("allow", "found tokens and choices", "one of them");
+  }
+  if (params.allow_choices.size() > kMaxChoices) {
+    refuse("allow", "found " + text(static_cast<int64_t>(params.allow_choices.size())) + " choices",
+           "at most " + text(static_cast<int64_t>(kMaxChoices)));
+  }
+  std::set<std::vector<int32_t>> seen;
+  for (const std::vector<int32_t>& choice : params.allow_choices) {
+    check_choice(params, choice, vocab);
+    if (!seen.insert(choice).second) refuse("allow", "found a choice twice", "distinct choices");
+  }
+  const auto allowed = [&](int64_t id) {
+    return id < 0 || (params.allow_choices.empty() &&
+                      std::find(params.allow_tokens.begin(), params.allow_tokens.end(), id) !=
+                          params.allow_tokens.end());
+  };
+  if (!allowed(params.forced_first_token)) {
+    refuse("forcedFirstToken", "found a token that allow excludes", "a token of allow");
+  }
+  if (!allowed(params.forced_last_token)) {
+    refuse("forcedLastToken", "found a token that allow excludes", "a token of allow");
+  }
+}
+
+}  // namespace
+
+void check_params(const SamplingParams& params, int64_t vocab, int64_t context,
+                  int64_t max_sequences, bool has_tokenizer) {
+  check_ranges(params);
+  check_lengths(params, vocab, context);
+  check_stops(params, vocab, has_tokenizer);
+  check_bias(params, vocab, context);
+  check_allow(params, vocab);
+  check_beams(params, max_sequences);
+}
+
+}  // namespace polylm

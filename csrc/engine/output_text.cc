@@ -1,0 +1,114 @@
+// output_text.cc: see output_text.h.
+#include "engine/output_text.h"
+
+#include <algorithm>
+
+#include "platform/error.h"
+#include "text/tokenizer.h"
+
+namespace polylm {
+
+OutputText::OutputText(const SamplingParams& params, const std::vector<int32_t>& prompt,
+                       std::shared_ptr<const Tokenizer> tokenizer)
+    : params_(&params) {
+  if (!params.stop.empty()) matcher_ = StopMatcher(params.stop);
+  if (tokenizer == nullptr) return;
+  decoder_.emplace(std::move(tokenizer), params.skip_special_tokens);
+  decoder_->seed(prompt.data(), static_cast<int64_t>(prompt.size()));
+}
+
+void OutputText::feed(const std::string& bytes) {
+  const int64_t size = decoded_bytes_ + static_cast<int64_t>(bytes.size());
+  if (size > kMaxTextBytes) {
+    fail(Code::kLimit, "the text of an output has " + std::to_string(size) +
+                           " bytes, expected at most " + std::to_string(kMaxTextBytes));
+  }
+  decoded_bytes_ = static_cast<int32_t>(size);
+  if (stop_ >= 0) return;
+  const StopMatcher::Result result = matcher_.push(bytes);
+  text_ += result.text;
+  stop_ = result.stop;
+  if (stop_ >= 0 && params_->include_stop) text_ += params_->stop[static_cast<size_t>(stop_)];
+}
+
+bool OutputText::push(int32_t id, TokenInfo* info) {
+  info->text_begin = decoded_bytes_;
+  if (decoder_) feed(decoder_->push(id));
+  info->text_end = decoded_bytes_;
+  return stop_ >= 0;
+}
+
+void OutputText::push_silent(TokenInfo* info) {
+  info->text_begin = decoded_bytes_;
+  info->text_end = decoded_bytes_;
+  silent_ = true;
+}
+
+void OutputText::finish() {
+  if (finished_) return;
+  finished_ = true;
+  if (!decoder_ || stop_ >= 0) return;
+  feed(decoder_->finish());
+  if (stop_ < 0) text_ += matcher_.finish();
+}
+
+void OutputText::clamp(std::vector<TokenInfo>* tokens) const {
+  const auto size = static_cast<int32_t>(text_.size());
+  for (TokenInfo& token : *tokens) {
+    token.text_begin = std::min(token.text_begin, size);
+    token.text_end = std::min(token.text_end, size);
+  }
+  // What finish released belongs to the last token that shows; a silent one moves behind it.
+  size_t shown = tokens->size();
+  if (silent_ && shown > 0) {
+    --shown;
+    (*tokens)[shown].text_begin = size;
+    (*tokens)[shown].text_end = size;
+  }
+  if (shown > 0) (*tokens)[shown - 1].text_end = size;
+}
+
+OutputTrack::OutputTrack(OutputText start, int64_t max_tokens) : text_(std::move(start)) {
+  infos_.reserve(static_cast<size_t>(max_tokens));
+}
+
+bool OutputTrack::push(TokenInfo info, bool silent) {
+  bool stopped = false;
+  if (silent) {
+    text_.push_silent(&info);
+  } else {
+    stopped = text_.push(info.id, &info);
+  }
+  infos_.push_back(std::move(info));
+  return stopped;
+}
+
+void OutputTrack::close() {
+  if (closed_) return;
+  closed_ = true;
+  text_.finish();
+  text_.clamp(&infos_);
+}
+
+bool OutputTrack::drain(OutputDelta* delta) {
+  const std::string& text = text_.text();
+  delta->text.assign(text, given_bytes_, std::string::npos);
+  delta->tokens.clear();
+  given_bytes_ = text.size();
+  for (; given_tokens_ < infos_.size(); ++given_tokens_) {
+    const TokenInfo& info = infos_[given_tokens_];
+    if (!closed_ && info.text_end > static_cast<int32_t>(text.size())) break;
+    delta->tokens.push_back(info);
+  }
+  return !delta->text.empty() || !delta->tokens.empty();
+}
+
+void OutputTrack::result(bool with_logprobs, OutputResult* out) const {
+  out->text = text_.text();
+  out->stopped_by_string = text_.stop();
+  out->tokens.clear();
+  for (const TokenInfo& info : infos_) out->tokens.push_back(info.id);
+  if (with_logprobs) out->logprobs = infos_;
+}
+
+}  // namespace polylm

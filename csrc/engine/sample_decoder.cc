@@ -1,0 +1,185 @@
+// sample_decoder.cc: greedy decoding and sampling, one or n outputs. The prompt's row serves all
+// outputs; from then on each has a row of its own and drops out when it is finished.
+// Not here: beams (beam_decoder.cc). Trap: the k-th output's noise depends on (seed, k, step) alone,
+// so it must never be keyed by its place among the running ones.
+#include <algorithm>
+
+#include "engine/decode_context.h"
+#include "engine/draw.h"
+#include "engine/logprobs.h"
+#include "engine/output_text.h"
+#include "engine/processors.h"
+#include "engine/warpers.h"
+#include "platform/error.h"
+#include "platform/philox.h"
+
+namespace polylm {
+namespace {
+
+struct Output {
+  explicit Output(OutputTrack start) : track(std::move(start)) {}
+  std::vector<int32_t> row;  // pads + prompt + tokens
+  OutputTrack track;
+  FinishReason reason = FinishReason::kAbort;
+  int32_t stopped_by_token = -1;
+};
+
+class SampleDecoder final : public Decoder {
+ public:
+  explicit SampleDecoder(DecodeContext context)
+      : context_(std::move(context)),
+        params_(context_.params),
+        processors_(params_, context_.prefix_width(), context_.max_tokens, context_.vocab),
+        warpers_(params_, 1),
+        logprobs_(params_),
+        plans_(static_cast<size_t>(params_.n)) {
+    const OutputText start(params_, context_.prompt, context_.tokenizer);
+    for (int64_t k = 0; k < params_.n; ++k) {
+      Output& output = outputs_.emplace_back(OutputTrack(start, context_.max_tokens));
+      output.row.reserve(context_.prefix.size() + static_cast<size_t>(context_.max_tokens));
+      output.row = context_.prefix;
+    }
+    running_.reserve(outputs_.size());
+    still_running_.reserve(outputs_.size());
+  }
+
+  int64_t width_max() const override { return params_.n; }
+  int64_t width() const override {
+    return started_ ? static_cast<int64_t>(running_.size()) : 1;
+  }
+  SelectNeeds needs(int64_t h, std::vector<int32_t>* listed) override;
+  void advance(const SelectResult* rows, const std::vector<int32_t>* listed, FullRows& full,
+               std::vector<Transition>* next) override;
+  void drain(std::vector<OutputDelta>* out) override;
+  std::vector<OutputResult> finish(bool aborted) override;
+
+ private:
+  void prepare(const SelectResult& row, int64_t h, FullRows& full);
+  void take(int64_t k, int64_t h, FullRows& full, std::vector<Transition>* next);
+  int64_t step(const Output& output) const {
+    return static_cast<int64_t>(output.row.size()) - context_.prefix_width();
+  }
+  Output& output_of(int64_t h) {
+    return outputs_[started_ ? static_cast<size_t>(running_[static_cast<size_t>(h)]) : 0];
+  }
+
+  DecodeContext context_;
+  const SamplingParams& params_;
+  Processors processors_;
+  Warpers warpers_;
+  RowLogprobs logprobs_;
+  ScoreRow scores_;
+  std::vector<RowPlan> plans_;  // of the running hypotheses, from needs to advance
+  std::vector<Output> outputs_;
+  std::vector<int32_t> running_;  // indices of outputs
+  std::vector<int32_t> still_running_;
+  bool started_ = false;
+};
+
+SelectNeeds SampleDecoder::needs(int64_t h, std::vector<int32_t>* listed) {
+  RowPlan& plan = plans_[static_cast<size_t>(h)];
+  processors_.plan(output_of(h).row, &plan);
+  for (const Edit& edit : plan.edits) listed->push_back(edit.id);
+  const bool rest_matters = plan.rest == RestTokens::kKeep && context_.sampling();
+  SelectNeeds needs;
+  needs.temperature = context_.sampling() ? static_cast<float>(params_.temperature) : 1.0F;
+  needs.keep_full =
+      plan.rest == RestTokens::kMask || (rest_matters && warpers_.may_need_full());
+  plan.temperature = static_cast<double>(needs.temperature);
+  return needs;
+}
+
+void SampleDecoder::prepare(const SelectResult& row, int64_t h, FullRows& full) {
+  const RowPlan& plan = plans_[static_cast<size_t>(h)];
+  if (!row.finite) fail_not_finite(step(output_of(h)));
+  bool complete = plan.rest != RestTokens::kMask;
+  if (complete) {
+    scores_.build(row, plan, processors_, 0.0);
+    complete = !context_.sampling() || warpers_.run(&scores_);
+  }
+  if (!complete) {
+    scores_.build_full(full.row(h), context_.vocab, plan, processors_, 0.0);
+    if (context_.sampling()) POLYLM_CHECK(warpers_.run(&scores_));
+  }
+  if (scores_.entries().empty()) {
+    fail_no_token(processors_.restricting_option(), step(output_of(h)));
+  }
+  logprobs_.start(row, plan, raw_log_sum(row, static_cast<int64_t>(plan.edits.size())), &scores_);
+}
+
+void SampleDecoder::take(int64_t k, int64_t h, FullRows& full, std::vector<Transition>* next) {
+  Output& output = outputs_[static_cast<size_t>(k)];
+  const int64_t at = step(output);
+  Entry entry;
+  if (context_.sampling()) {
+    const double u =
+        philox_uniform(static_cast<uint64_t>(params_.seed), static_cast<uint32_t>(k),
+                       static_cast<uint32_t>(at), 0);
+    entry = draw(&scores_, u, context_.vocab, full, h);
+  } else {
+    entry = scores_.best();
+  }
+  const bool stop_id = processors_.is_stop(entry.id);
+  const bool choice = processors_.completes_choice(output.row, entry.id);
+  output.row.push_back(entry.id);
+  const bool stop_string = output.track.push(logprobs_.info(entry), stop_id);
+  if (stop_id || stop_string || choice || at + 1 == context_.max_tokens) {
+    output.reason = stop_id || stop_string || choice ? FinishReason::kStop : FinishReason::kLength;
+    output.stopped_by_token = stop_id ? entry.id : -1;
+    output.track.close();
+    if (output.track.text().stop() >= 0) output.reason = FinishReason::kStop;
+    return;
+  }
+  still_running_.push_back(static_cast<int32_t>(k));
+  next->push_back({static_cast<int32_t>(h), entry.id});
+}
+
+void SampleDecoder::advance(const SelectResult* rows, const std::vector<int32_t>*, FullRows& full,
+                            std::vector<Transition>* next) {
+  next->clear();
+  still_running_.clear();
+  const int64_t count = width();
+  for (int64_t h = 0; h < count; ++h) {
+    prepare(rows[h], h, full);
+    if (started_) {
+      take(running_[static_cast<size_t>(h)], h, full, next);
+    } else {
+      for (int64_t k = 0; k < params_.n; ++k) take(k, h, full, next);
+    }
+  }
+  running_.swap(still_running_);
+  started_ = true;
+}
+
+void SampleDecoder::drain(std::vector<OutputDelta>* out) {
+  OutputDelta delta;
+  for (size_t k = 0; k < outputs_.size(); ++k) {
+    if (!outputs_[k].track.drain(&delta)) continue;
+    delta.output = static_cast<int32_t>(k);
+    out->push_back(std::move(delta));
+    delta = OutputDelta{};
+  }
+}
+
+std::vector<OutputResult> SampleDecoder::finish(bool aborted) {
+  POLYLM_CHECK(aborted || width() == 0);
+  std::vector<OutputResult> results(outputs_.size());
+  for (size_t k = 0; k < outputs_.size(); ++k) {
+    Output& output = outputs_[k];
+    output.track.close();
+    output.track.result(params_.logprobs >= 0, &results[k]);
+    results[k].finish_reason = output.reason;
+    results[k].stopped_by_token = output.stopped_by_token;
+  }
+  running_.clear();
+  started_ = true;
+  return results;
+}
+
+}  // namespace
+
+std::unique_ptr<Decoder> make_sample_decoder(DecodeContext context) {
+  return std::make_unique<SampleDecoder>(std::move(context));
+}
+
+}  // namespace polylm
