@@ -9,7 +9,13 @@ import { isUtf8 } from 'node:buffer'
 import { PolyLMError, type ErrorCode } from '../errors.js'
 import { withFile } from './file.js'
 import { JsonNumber } from './json-number.js'
-import { maxJsonDepth, maxJsonNumberBytes, maxJsonStringBytes, maxJsonValues } from './limits.js'
+import {
+  maxJsonDepth,
+  maxJsonMembers,
+  maxJsonNumberBytes,
+  maxJsonStringBytes,
+  maxJsonValues,
+} from './limits.js'
 import { Slicer } from './slicer.js'
 import { quote, quotePath } from './text.js'
 
@@ -29,6 +35,8 @@ export interface JsonOptions {
   readonly file?: string | undefined
   /** Refused with LIMIT beyond. */
   readonly maxBytes: number
+  /** Members of one object. @default {@link maxJsonMembers} */
+  readonly maxMembers?: number | undefined
   /** Accept a UTF-8 byte order mark in front. @default false */
   readonly allowBom?: boolean | undefined
   /**
@@ -131,6 +139,12 @@ const escapes: ReadonlyMap<number, string> = new Map(
     ['t', '\t'],
   ].map(([from, to]) => [(from ?? '').charCodeAt(0), to ?? '']),
 )
+
+// Value of each byte as a hexadecimal digit; 16 for those that are none.
+const hexDigits = Uint8Array.from({ length: 256 }, (_, byte) => {
+  const char = String.fromCharCode(byte)
+  return /[0-9a-fA-F]/.test(char) ? Number.parseInt(char, 16) : 16
+})
 
 type Container = JsonValue[] | Map<string, JsonValue>
 
@@ -239,11 +253,15 @@ class Parser {
   }
 
   #key(byte: number): void {
+    const members = this.#stack.at(-1) as Map<string, JsonValue>
     if (byte !== quoteByte)
       throw this.#error('JSON_SYNTAX', this.#found(), 'a key in double quotes')
     const start = this.#at
     const key = this.#string()
-    if ((this.#stack.at(-1) as Map<string, JsonValue>).has(key)) {
+    const limit = this.#options.maxMembers ?? maxJsonMembers
+    if (members.size >= limit)
+      throw this.#error('LIMIT', `more than ${limit} members of one object`)
+    if (members.has(key)) {
       throw this.#error(
         'JSON_DUPLICATE',
         `a key twice in one object: ${quote(key)}`,
@@ -350,10 +368,13 @@ class Parser {
   }
 
   #hex(at: number): number {
-    const text = this.#bytes.toString('latin1', at, Math.min(at + 4, this.#bytes.length))
-    if (!/^[0-9a-fA-F]{4}$/.test(text))
-      throw this.#error('JSON_SYNTAX', 'a \\u escape without four digits')
-    return Number.parseInt(text, 16)
+    let value = 0
+    for (let i = at; i < at + 4; i++) {
+      const digit = hexDigits[this.#bytes[i] ?? 0] ?? 16
+      if (digit > 15) throw this.#error('JSON_SYNTAX', 'a \\u escape without four digits')
+      value = value * 16 + digit
+    }
+    return value
   }
 
   #number(): JsonValue {

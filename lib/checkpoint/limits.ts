@@ -26,7 +26,9 @@ export const maxJsonDepth = 64
 /**
  * Values in one JSON text: bounds memory, which a file of `[[],[],...` would multiply otherwise.
  */
-export const maxJsonValues = 4_194_304
+export const maxJsonValues = 2_097_152
+/** Members of one object: a Map grows by copying itself, which takes 10 ms at this size. */
+export const maxJsonMembers = maxTensors
 export const maxJsonStringBytes = mib
 export const maxJsonNumberBytes = kib
 

@@ -135,6 +135,8 @@ async function readHeader(
   const root = await parseJson(bytes, {
     file: path,
     maxBytes: maxHeaderBytes,
+    // The tensors and the metadata; a header of millions ends here, not after it is read.
+    maxMembers: maxTensorsPerFile + 1,
     opaque: metadataKey,
     signal,
   })
@@ -271,9 +273,12 @@ async function checkTiling(
   slicer: Slicer,
 ) {
   const filled = entries.filter(({ begin, end }) => begin < end)
-  const begins = Float64Array.from(filled, entry => entry.begin).sort()
+  const begins = Float64Array.from(filled, entry => entry.begin)
+  const ends = Float64Array.from(filled, entry => entry.end)
   if (slicer.due()) await slicer.pause()
-  const ends = Float64Array.from(filled, entry => entry.end).sort()
+  begins.sort()
+  if (slicer.due()) await slicer.pause()
+  ends.sort()
   if (slicer.due()) await slicer.pause()
   let covered = 0
   for (let i = 0; i < filled.length; i++) {
@@ -291,8 +296,10 @@ async function checkTiling(
     }
     covered = ends[i] ?? 0
   }
-  const boundaries = new Set(ends).add(0)
-  const stray = entries.find(({ begin, end }) => begin === end && !boundaries.has(begin))
+  if (slicer.due()) await slicer.pause()
+  const empty = entries.filter(({ begin, end }) => begin === end)
+  const boundaries = new Set(empty.length > 0 ? ends : []).add(0)
+  const stray = empty.find(({ begin }) => !boundaries.has(begin))
   if (stray !== undefined) {
     throw problem(
       'TENSOR_OFFSETS',

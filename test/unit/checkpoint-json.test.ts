@@ -4,7 +4,7 @@ import fc from 'fast-check'
 
 import { JsonNumber } from '../../lib/checkpoint/json-number.js'
 import { isJsonArray, isJsonObject, parseJson, type JsonValue } from '../../lib/checkpoint/json.js'
-import { maxJsonStringBytes, maxJsonValues } from '../../lib/checkpoint/limits.js'
+import { maxJsonMembers, maxJsonStringBytes, maxJsonValues } from '../../lib/checkpoint/limits.js'
 import { isPolyLMError } from '../../lib/errors.js'
 
 const parse = async (text: string | Buffer, maxBytes = 2 ** 27): Promise<JsonValue> =>
@@ -56,7 +56,9 @@ test('random texts: what is accepted, JSON.parse accepts with the same value', a
       const text = pieces.join('')
       const result: unknown = await parse(text).catch((e: unknown) => e)
       if (isPolyLMError(result)) {
+        // JSON.parse takes the last of two equal keys, and infinity for 1e999.
         if (result.code === 'JSON_DUPLICATE') return
+        if (result.message.includes('beyond all range')) return
         expect(() => reference(text)).toThrow()
         return
       }
@@ -130,7 +132,7 @@ test.each([
   expect(await codeOf(text)).toBe(expected)
 })
 
-test('limits of size, strings and values, at the limit and one past it', async () => {
+test('limits of size, strings, values and members, at the limit and one past it', async () => {
   const text = '[1,2,3]'
   expect(plain(await parse(text, text.length))).toEqual([1, 2, 3])
   await expect(parse(text, text.length - 1)).rejects.toMatchObject({ code: 'LIMIT' })
@@ -140,6 +142,10 @@ test('limits of size, strings and values, at the limit and one past it', async (
   const many = (count: number): string => `[${'0,'.repeat(count - 2)}0]`
   expect(await parse(many(maxJsonValues))).toHaveLength(maxJsonValues - 1)
   await expect(parse(many(maxJsonValues + 1))).rejects.toMatchObject({ code: 'LIMIT' })
+  const wide = (count: number): string =>
+    `{${Array.from({ length: count }, (_, i) => `"${i}":0`).join()}}`
+  expect(await parse(wide(maxJsonMembers))).toHaveProperty('size', maxJsonMembers)
+  await expect(parse(wide(maxJsonMembers + 1))).rejects.toMatchObject({ code: 'LIMIT' })
 })
 
 test('names of object members that mean something to JavaScript are only names', async () => {
