@@ -1,8 +1,15 @@
 # Each file csrc/cpu/isa_<name>.cc is compiled with its own instruction set; what runs is chosen at
 # run time (csrc/cpu/dispatch.cc). Files that this compiler or processor family cannot build are left out.
+# No file may contract a*b+c on its own: the main loop and the tail of a kernel must give the same bits.
 include(CheckCXXCompilerFlag)
 set(POLYLM_ISA_SELECTED ${CMAKE_CURRENT_SOURCE_DIR}/csrc/cpu/isa_scalar.cc)
 set(POLYLM_ISA_DEFINITIONS "")
+set(POLYLM_ISA_COMMON "")
+if(NOT MSVC)
+  set(POLYLM_ISA_COMMON -ffp-contract=off)
+endif()
+set_source_files_properties(${POLYLM_ISA_SELECTED} PROPERTIES COMPILE_OPTIONS "${POLYLM_ISA_COMMON}"
+  SKIP_UNITY_BUILD_INCLUSION ON SKIP_PRECOMPILE_HEADERS ON)
 
 function(polylm_isa name)
   set(file ${CMAKE_CURRENT_SOURCE_DIR}/csrc/cpu/isa_${name}.cc)
@@ -13,7 +20,7 @@ function(polylm_isa name)
   string(JOIN " " CMAKE_REQUIRED_FLAGS ${ARGN})
   check_cxx_compiler_flag("${CMAKE_REQUIRED_FLAGS}" ${definition}_FLAGS)
   if(${definition}_FLAGS)
-    set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "${ARGN}"
+    set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "${ARGN};${POLYLM_ISA_COMMON}"
       SKIP_UNITY_BUILD_INCLUSION ON SKIP_PRECOMPILE_HEADERS ON)
     set(POLYLM_ISA_SELECTED ${POLYLM_ISA_SELECTED} ${file} PARENT_SCOPE)
     set(POLYLM_ISA_DEFINITIONS ${POLYLM_ISA_DEFINITIONS} ${definition}=1 PARENT_SCOPE)

@@ -15,7 +15,8 @@ struct BackendOptions {
   int64_t threads = 0;  // CPU workers, 0 = default; the first model of a process decides
 };
 
-// Throws DEVICE when the device is not usable; "auto" never does and says why in info().reason.
+// Throws DEVICE when the device is not usable; "auto" takes the best and says why not a better one
+// in info().reason. A bad POLYLM_ISA is DEVICE for every device that is or becomes the CPU.
 std::unique_ptr<Ops> make_ops(const BackendOptions& options);
 
 struct DeviceReport {
@@ -28,5 +29,11 @@ struct DeviceReport {
   int64_t free_bytes = 0;
 };
 std::vector<DeviceReport> list_devices();
+
+// Yardsticks for benchmarks, measured when called (a second or two each). threads 0: as many as a
+// model would get. GB/s (1e9) of a read-only stream over more than 1 GB, median of several passes.
+double probe_read_bandwidth(int64_t threads);
+// TFLOP/s of multiply-adds in registers, of the kind that products at this precision use.
+double probe_fma_peak(int64_t threads, Precision precision);
 
 }  // namespace polylm

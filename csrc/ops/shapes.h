@@ -107,7 +107,8 @@ struct SelectRow {
 inline constexpr int64_t kCandidates = 64;   // best tokens returned per row
 inline constexpr int64_t kSumTokens = 1024;  // sums of exponentials are folded over blocks of this
 
-// What select returns for one row. "Rest" is the vocabulary without the listed tokens.
+// What select returns for one row. "Rest" is the vocabulary without the listed tokens and without
+// tokens whose logit is -inf. When a logit is not finite there are no candidates and no sums.
 struct SelectResult {
   const float* listed_logits = nullptr;  // [listed_count], in the order of SelectRow::listed
   int64_t candidate_count = 0;           // min(64, size of the rest)

@@ -275,7 +275,7 @@ void RefOps::reduce_row(const SelectRow& wanted, int64_t index) {
   r.rest_max = kMinusInfinity;
   for (int64_t n = 0; n < vocab; ++n) {
     if (std::isnan(logits[n]) || logits[n] == -kMinusInfinity) r.finite = false;
-    if (is_listed_[at(n)] != 0) continue;
+    if (is_listed_[at(n)] != 0 || logits[n] == kMinusInfinity) continue;
     order_[at(rest++)] = static_cast<int32_t>(n);
     r.rest_max = std::max(r.rest_max, logits[n]);
   }
@@ -284,7 +284,6 @@ void RefOps::reduce_row(const SelectRow& wanted, int64_t index) {
   r.candidate_logits = &candidate_logits_[at(index * kCandidates)];
   if (r.candidate_count == 0) return;
   for (int64_t i = 0; i < rest; ++i) {
-    if (r.rest_max == kMinusInfinity) break;
     const auto below = static_cast<double>(logits[order_[at(i)]]) - static_cast<double>(r.rest_max);
     r.rest_sum_exp += std::exp(below);
     r.rest_sum_exp_tempered += std::exp(below / static_cast<double>(wanted.temperature));

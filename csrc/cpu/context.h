@@ -1,0 +1,42 @@
+// context.h: what the parts of the CPU device share: kernels, how inputs are stored, and how many
+// workers a job gets. Immutable after construction.
+#pragma once
+
+#include "cpu/kernels.h"
+#include "cpu/pack.h"
+#include "platform/thread_pool.h"
+
+namespace polylm {
+
+inline constexpr int64_t kPanelTiles = 4;  // columns of tiles that one product call covers
+inline constexpr int64_t kPanelCols = kPanelTiles * kTileN;
+
+struct CpuContext {
+  const KernelTable* kernels = nullptr;
+  InputKind kind = InputKind::kBf16;
+  int64_t workers = 1;
+  int64_t inline_work = 0;  // multiply-adds up to which a job stays on the calling thread
+
+  int64_t element_bytes() const { return kind == InputKind::kBf16 ? 2 : 4; }
+
+  template <class Job>
+  void run(int64_t work, Job&& job) const {
+    ThreadPool::shared().run(work <= inline_work ? 1 : workers, job);
+  }
+  int64_t workers_for(int64_t work) const { return work <= inline_work ? 1 : workers; }
+
+  // The product kernel for matrices stored as bf16, or as fp32.
+  void (*product(bool bf16_matrix) const)(const ProductArgs&) {
+    if (!bf16_matrix) return kernels->product_fp32;
+    return kind == InputKind::kBf16 ? kernels->product_bf16 : kernels->product_mixed;
+  }
+};
+
+// Numbers between two rows of an activation: padded to whole k tiles, plus one more tile so that
+// reading a padded head past the last channel stays inside the row, and so that no stride is a
+// large power of two, which would put all rows into one set of the L1 cache.
+constexpr int64_t act_stride(int64_t cols) {
+  return (cols + kTileK - 1) / kTileK * kTileK + kTileK;
+}
+
+}  // namespace polylm

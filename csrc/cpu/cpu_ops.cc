@@ -1,0 +1,407 @@
+// cpu_ops.cc: how each operation is split over the workers. See cpu_ops.h.
+#include "cpu/cpu_ops.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include "platform/checked.h"
+#include "platform/cpu_features.h"
+#include "platform/error.h"
+
+namespace polylm {
+namespace {
+
+constexpr int64_t kPanelRows = 48;     // rows of a panel: a whole number of register blocks
+constexpr int64_t kDynamicRows = 16;   // from here on panels are handed out one by one
+
+size_t at(int64_t index) { return static_cast<size_t>(index); }
+
+Finish finish_of(Epilogue e) {
+  switch (e) {
+    case Epilogue::kGeluTanh: return Finish::kGeluTanh;
+    case Epilogue::kGeluErf: return Finish::kGeluErf;
+    case Epilogue::kAdd: return Finish::kAdd;
+    case Epilogue::kNone: break;
+  }
+  return Finish::kStore;
+}
+
+// vdpbf16ps has no float32 form: the next lower set of kernels does those products.
+Isa isa_for(Isa wanted, Precision precision) {
+  return precision == Precision::kFp32 ? std::min(wanted, Isa::kAvx512) : wanted;
+}
+
+std::string reason_for(Isa wanted, Isa used) {
+  if (used != wanted) {
+    return std::string("float32 arithmetic uses ") + isa_name(used) + "; " + isa_name(wanted) +
+           " multiplies bf16 only";
+  }
+  for (int i = kIsaCount - 1; i > static_cast<int>(used); --i) {
+    const Isa better = static_cast<Isa>(i);
+    const std::string obstacle = isa_obstacle(better);
+    if (better == Isa::kAmx && cpu_features().amx_bf16) {
+      return std::string(isa_name(better)) + ": " + obstacle;
+    }
+    if (obstacle.empty()) return std::string(isa_name(better)) + " works here but was not chosen";
+  }
+  return "";
+}
+
+}  // namespace
+
+struct CpuOps::Panel {
+  float* sums;  // [rows, kPanelCols]
+  int64_t first_row;
+  int64_t rows;
+  int64_t first_col;
+  int64_t cols;  // whole tiles
+};
+
+struct alignas(64) CpuOps::Scratch {
+  float sums[kPanelRows * kPanelCols];
+  float values[kPanelCols];  // one row of K or V on its way into the cache
+};
+
+CpuOps::CpuOps(const CpuOptions& options) : attention_(context_), select_(context_) {
+  const Isa isa = isa_for(options.isa, options.precision);
+  const std::string obstacle = isa_obstacle(isa);
+  if (!obstacle.empty()) {
+    fail(Code::kDevice, std::string("instruction set ") + isa_name(isa) + ": " + obstacle);
+  }
+  POLYLM_CHECK(options.threads >= 0 && options.threads <= ThreadPool::kMaxWorkers);
+  context_.kernels = &kernels_of(isa);
+  context_.kind = input_kind(*context_.kernels, options.precision);
+  context_.workers = std::min(ThreadPool::default_workers(options.threads), ThreadPool::kMaxWorkers);
+  context_.inline_work = options.inline_work;
+  ThreadPool::shared().grow(context_.workers);
+  info_.kind = "cpu";
+  info_.name = cpu_name();
+  info_.isa = isa_name(isa);
+  info_.reason = options.note;
+  const std::string reason = reason_for(options.isa, isa);
+  if (!reason.empty()) info_.reason += (options.note.empty() ? "" : "; ") + reason;
+  info_.precision = options.precision;
+  info_.block_tokens = kCpuBlockTokens;
+  scratch_ = Buffer(context_.workers * static_cast<int64_t>(sizeof(Scratch)), "workers");
+}
+
+DeviceMemory CpuOps::memory() const {
+  DeviceMemory m;
+  for (const PackedMatrix& w : matrices_) m.weights_bytes += w.buffer.size_bytes();
+  for (const auto& v : vectors_) m.weights_bytes += static_cast<int64_t>(v.size() * sizeof(float));
+  for (const KvCache& c : caches_) m.kv_bytes += c.buffer.size_bytes();
+  for (const Activation& a : acts_) m.workspace_bytes += a.buffer.size_bytes();
+  m.workspace_bytes += places_.size_bytes() + scratch_.size_bytes() + wide_.size_bytes();
+  m.workspace_bytes += attention_.size_bytes() + select_.size_bytes();
+  return m;
+}
+
+// --------------------------------------------------------------------------------- load time
+
+Weight CpuOps::do_make_weight(int64_t n, int64_t k, WeightFormat format) {
+  PackedMatrix made = make_packed(n, k, format);
+  if (format == WeightFormat::kFp32 && context_.kind == InputKind::kBf16 && !widens_) {
+    widens_ = true;
+    reserve_late();
+  }
+  const std::lock_guard lock(matrices_mutex_);
+  matrices_.push_back(std::move(made));
+  return Weight{n, k, format, narrow<int32_t>(static_cast<int64_t>(matrices_.size()) - 1)};
+}
+
+void CpuOps::do_pack_weight(const Weight& w, const WeightPiece& piece) {
+  PackedMatrix* m = nullptr;
+  {
+    const std::lock_guard lock(matrices_mutex_);
+    m = &matrices_[at(w.handle)];
+  }
+  pack_piece(piece, m);
+}
+
+void CpuOps::do_read_weight(const Weight& w, int64_t n0, int64_t n_count, float* out) const {
+  for (int64_t i = 0; i < n_count; ++i) unpack_row(matrix(w), n0 + i, out + i * w.k);
+}
+
+Vector CpuOps::do_make_vector(const float* data, int64_t size) {
+  std::vector<float> padded(at(round_up(size, kTileN)), 0.0F);
+  std::copy_n(data, size, padded.begin());
+  vectors_.push_back(std::move(padded));
+  return Vector{size, narrow<int32_t>(static_cast<int64_t>(vectors_.size()) - 1)};
+}
+
+Act CpuOps::do_make_act(int64_t rows, int64_t cols, ActKind kind) {
+  Activation a;
+  a.kind = kind;
+  a.stride = act_stride(cols);
+  a.row_bytes = a.stride * (kind == ActKind::kResidual ? 4 : context_.element_bytes());
+  a.buffer = Buffer(checked_mul(rows, a.row_bytes), "activations");
+  acts_.push_back(std::move(a));
+  if (kind == ActKind::kInput) {
+    widest_input_ = std::max(widest_input_, cols);
+    most_rows_ = std::max(most_rows_, rows);
+    reserve_late();
+  }
+  return Act{rows, cols, kind, narrow<int32_t>(static_cast<int64_t>(acts_.size()) - 1)};
+}
+
+Kv CpuOps::do_make_kv(const KvShape& shape) {
+  caches_.push_back(make_kv_cache(shape, info_.precision == Precision::kBf16));
+  return Kv{shape, narrow<int32_t>(static_cast<int64_t>(caches_.size()) - 1)};
+}
+
+void CpuOps::do_reserve(const StepLimits& limits) {
+  reserved_ = limits;
+  places_ = Buffer(limits.rows * static_cast<int64_t>(sizeof(RowPlace)), "the step's tables");
+  attention_.reserve(limits);
+  reserve_late();
+}
+
+// What depends on both the limits and the activations, whichever came last.
+void CpuOps::reserve_late() {
+  if (reserved_.rows > 0) select_.reserve(reserved_, widest_input_);
+  if (widens_) {
+    wide_ = Buffer(checked_mul(most_rows_, act_stride(widest_input_) * 4), "activations");
+  }
+}
+
+// ------------------------------------------------------------------------------------ a step
+
+void CpuOps::do_copy_blocks(const Kv& kv, const BlockCopy* copies, int64_t count) {
+  const KvCache& cache = caches_[at(kv.handle)];
+  const int64_t jobs = kv.shape.layers * count;
+  context_.run(jobs * cache.block_bytes(), [&](int64_t worker) {
+    const Range mine = part_of(jobs, worker, context_.workers_for(jobs * cache.block_bytes()));
+    for (int64_t i = mine.begin; i < mine.end; ++i) {
+      copy_block(cache, i / count, copies[i % count].from, copies[i % count].to);
+    }
+  });
+}
+
+void CpuOps::do_begin() {
+  select_.clear();
+  attention_.begin(step());
+  auto* places = places_.as<RowPlace>();
+  for (int64_t i = 0; i < step().sequence_count; ++i) {
+    const SequenceRows& s = step().sequences[i];
+    for (int64_t t = 0; t < s.row_count; ++t) {
+      const int64_t position = s.first_position + t;
+      places[s.first_row + t] = {s.blocks[position / kCpuBlockTokens],
+                                 static_cast<int32_t>(position % kCpuBlockTokens), position};
+    }
+  }
+}
+
+void CpuOps::do_embed(const EmbedArgs& a) {
+  const int64_t rows = step().rows;
+  const int64_t work = rows * a.wte.k * 4;
+  const int64_t workers = context_.workers_for(work);
+  context_.run(work, [&](int64_t worker) {
+    const Range mine = part_of(rows, worker, workers);
+    for (int64_t row = mine.begin; row < mine.end; ++row) {
+      auto* x = reinterpret_cast<float*>(row_of(a.x, row));
+      unpack_row(matrix(a.wte), step().tokens[row], x);
+      if (a.wpe.n != 0) add_row(matrix(a.wpe), places_.as<RowPlace>()[row].position, x);
+    }
+  });
+}
+
+void CpuOps::do_norm(const NormArgs& a) {
+  const int64_t rows = step().rows;
+  const int64_t work = rows * a.weight.size * 4;
+  const int64_t workers = context_.workers_for(work);
+  NormRowArgs common;
+  common.cols = a.weight.size;
+  common.weight = vector_or_null(a.weight);
+  common.bias = vector_or_null(a.bias);
+  common.epsilon = a.epsilon;
+  common.kind = context_.kind;
+  context_.run(work, [&](int64_t worker) {
+    const Range mine = part_of(rows, worker, workers);
+    for (int64_t row = mine.begin; row < mine.end; ++row) {
+      NormRowArgs one = common;
+      one.x = reinterpret_cast<const float*>(row_of(a.x, row));
+      one.out = row_of(a.h, row);
+      context_.kernels->norm(one);
+    }
+  });
+}
+
+void CpuOps::do_qkv(const QkvArgs& a) {
+  const KvCache& cache = caches_[at(a.kv.handle)];
+  for (int64_t i = 0; i < step().sequence_count; ++i) {
+    const SequenceRows& s = step().sequences[i];
+    const int64_t end = s.first_position + s.row_count;
+    for (int64_t p = round_up(s.first_position, kCpuBlockTokens); p < end; p += kCpuBlockTokens) {
+      prepare_block(cache, a.layer, s.blocks[p / kCpuBlockTokens],
+                    std::min(kCpuBlockTokens, end - p));
+    }
+  }
+  const float* bias = vector_or_null(a.bias);
+  auto* scratch = scratch_.as<Scratch>();
+  product(a.h, matrix(a.w), [&](const Panel& panel, int64_t worker) {
+    if (bias != nullptr) {
+      FinishArgs f;
+      f.acc = panel.sums;
+      f.acc_stride = kPanelCols;
+      f.rows = panel.rows;
+      f.cols = panel.cols;
+      f.bias = bias + panel.first_col;
+      f.finish = Finish::kPlain;
+      f.out = panel.sums;
+      f.out_stride = kPanelCols;
+      context_.kernels->finish(f);
+    }
+    store_qkv(a, cache, panel, scratch + worker);
+  });
+}
+
+// Columns [0, C) of a panel are q, then come k and v; a panel may hold parts of two or three.
+void CpuOps::store_qkv(const QkvArgs& a, const KvCache& cache, const Panel& panel, Scratch* s) {
+  const int64_t channels = a.w.k;
+  const int64_t last = std::min(panel.first_col + panel.cols, 3 * channels);
+  const InputKind cache_kind = cache.is_bf16 ? InputKind::kBf16 : InputKind::kExact;
+  for (int64_t c = panel.first_col; c < last;) {
+    const int64_t which = c / channels;
+    const int64_t count = std::min(last, (which + 1) * channels) - c;
+    const int64_t c0 = c - which * channels;
+    for (int64_t r = 0; r < panel.rows; ++r) {
+      const int64_t row = panel.first_row + r;
+      const float* y = panel.sums + r * kPanelCols + (c - panel.first_col);
+      if (which == 0) {
+        context_.kernels->store_inputs(context_.kind, y, a.q_scale,
+                                       row_of(a.q, row) + c0 * context_.element_bytes(), count);
+        continue;
+      }
+      const RowPlace& place = places_.as<RowPlace>()[row];
+      char* block = cache.block(a.layer, place.block);
+      context_.kernels->store_inputs(cache_kind, y, 1.0F, s->values, count);
+      (which == 1 ? write_k : write_v)(cache, block, place.slot, c0, count, s->values);
+    }
+    c += count;
+  }
+}
+
+void CpuOps::do_attend(const AttendArgs& a) {
+  AttentionArgs args;
+  args.q = row_of(a.q, 0);
+  args.out = row_of(a.out, 0);
+  args.stride = act(a.q).stride;
+  args.cache = &caches_[at(a.kv.handle)];
+  args.layer = a.layer;
+  attention_.run(args);
+}
+
+void CpuOps::do_linear(const LinearArgs& a) {
+  FinishArgs common;
+  common.acc_stride = kPanelCols;
+  common.finish = finish_of(a.epilogue);
+  common.kind = context_.kind;
+  common.out_stride = act(a.y).stride;
+  const int64_t y_bytes = a.epilogue == Epilogue::kAdd ? 4 : context_.element_bytes();
+  const float* bias = vector_or_null(a.bias);
+  product(a.x, matrix(a.w), [&](const Panel& panel, int64_t) {
+    FinishArgs f = common;
+    f.acc = panel.sums;
+    f.rows = panel.rows;
+    f.cols = panel.cols;
+    f.bias = bias == nullptr ? nullptr : bias + panel.first_col;
+    f.out = row_of(a.y, panel.first_row) + panel.first_col * y_bytes;
+    context_.kernels->finish(f);
+  });
+}
+
+void CpuOps::do_select(const SelectArgs& a) {
+  select_.run(a.rows, a.row_count, matrix(a.w), row_of(a.h, 0), act(a.h).stride);
+}
+
+// ---------------------------------------------------------------------------------- products
+
+template <class FinishPanel>
+void CpuOps::product(const Act& x, const PackedMatrix& w, FinishPanel finish) {
+  const int64_t rows = step().rows;
+  ProductArgs whole;
+  whole.x = row_of(x, 0);
+  whole.x_stride = act(x).stride;
+  whole.rows = rows;
+  if (w.format == WeightFormat::kFp32 && context_.kind == InputKind::kBf16) {
+    for (int64_t row = 0; row < rows; ++row) {
+      context_.kernels->load_inputs(context_.kind, row_of(x, row),
+                                    wide_.as<float>() + row * whole.x_stride, whole.x_stride);
+    }
+    whole.x = wide_.data();
+  }
+  auto* scratch = scratch_.as<Scratch>();
+  const int64_t work = rows * w.n * w.k;
+  const int64_t workers = context_.workers_for(work);
+  if (rows < kDynamicRows || workers == 1) {
+    context_.run(work, [&](int64_t worker) {
+      const Range tiles = part_of(w.n_tiles, worker, workers);
+      product_tiles(whole, w, tiles, scratch + worker,
+                    [&](const Panel& panel) { finish(panel, worker); });
+    });
+    return;
+  }
+  std::atomic<int64_t> next{0};
+  context_.run(work, [&](int64_t worker) {
+    for (;;) {
+      const int64_t tile = next.fetch_add(kPanelTiles, std::memory_order_relaxed);
+      if (tile >= w.n_tiles) return;
+      product_tiles(whole, w, {tile, std::min(tile + kPanelTiles, w.n_tiles)}, scratch + worker,
+                    [&](const Panel& panel) { finish(panel, worker); });
+    }
+  });
+}
+
+// Columns of tiles [tiles.begin, tiles.end), all rows.
+template <class FinishPanel>
+void CpuOps::product_tiles(const ProductArgs& whole, const PackedMatrix& w, Range tiles,
+                           Scratch* s, FinishPanel finish) const {
+  const bool wide = w.format == WeightFormat::kFp32;
+  const auto kernel = context_.product(!wide);
+  const int64_t x_bytes = wide ? 4 : context_.element_bytes();
+  ProductArgs p = whole;
+  p.w_stride_bytes = w.column_bytes;
+  p.k_tiles = w.k_tiles;
+  p.out = s->sums;
+  p.out_stride = kPanelCols;
+  for (int64_t tile = tiles.begin; tile < tiles.end; tile += kPanelTiles) {
+    p.w = w.column(tile);
+    p.n_tiles = std::min(kPanelTiles, tiles.end - tile);
+    for (int64_t row = 0; row < whole.rows; row += kPanelRows) {
+      p.x = static_cast<const char*>(whole.x) + row * whole.x_stride * x_bytes;
+      p.rows = std::min(kPanelRows, whole.rows - row);
+      p.streamed = row == 0;
+      kernel(p);
+      finish(Panel{s->sums, row, p.rows, tile * kTileN, p.n_tiles * kTileN});
+    }
+  }
+}
+
+// ------------------------------------------------------------------------------------- tests
+
+void CpuOps::do_write_act(const Act& a, int64_t rows, const float* data) {
+  const bool residual = a.kind == ActKind::kResidual;
+  const InputKind kind = residual ? InputKind::kExact : context_.kind;
+  for (int64_t row = 0; row < rows; ++row) {
+    context_.kernels->store_inputs(kind, data + row * a.cols, 1.0F, row_of(a, row), a.cols);
+  }
+}
+
+void CpuOps::do_read_act(const Act& a, int64_t rows, float* out) const {
+  const Activation& from = acts_[at(a.handle)];
+  const bool residual = a.kind == ActKind::kResidual;
+  const InputKind kind = residual ? InputKind::kExact : context_.kind;
+  for (int64_t row = 0; row < rows; ++row) {
+    context_.kernels->load_inputs(kind, from.buffer.as<char>() + row * from.row_bytes,
+                                  out + row * a.cols, a.cols);
+  }
+}
+
+const PackedMatrix& CpuOps::matrix(const Weight& w) const { return matrices_[at(w.handle)]; }
+
+const float* CpuOps::vector_or_null(const Vector& v) const {
+  return v.size == 0 ? nullptr : vectors_[at(v.handle)].data();
+}
+
+}  // namespace polylm

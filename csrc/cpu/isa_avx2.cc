@@ -1,0 +1,30 @@
+// isa_avx2.cc: kernels for AVX2 and FMA. No STL in here.
+// Trap: the order of the includes: lanes, products, kernels.
+#include "cpu/isa_lanes_avx2.h"
+
+#include "cpu/isa_product.h"
+
+#include "cpu/isa_kernels.h"
+
+namespace polylm {
+namespace {
+
+inline constexpr int kRows = 4;   // rows and columns of tiles that the registers hold
+inline constexpr int kTiles = 1;
+
+KernelTable make_table() {
+  KernelTable t = common_kernels();
+  t.name = "avx2";
+  t.product_mixed = product<MixedKind, kRows, kTiles>;
+  t.product_fp32 = product<Fp32Kind, kRows, kTiles>;
+  return t;
+}
+
+}  // namespace
+
+const KernelTable& avx2_kernels() {
+  static const KernelTable table = make_table();
+  return table;
+}
+
+}  // namespace polylm

@@ -1,0 +1,161 @@
+// isa_product.h: the one shape of all products: R rows times T columns of tiles in registers, k
+// ascending, sums over 512 k first. Included by isa_*.cc after their F16; a Kind says how one tile
+// is multiplied. Trap: nothing here may make an output's additions depend on R, T or its place.
+#pragma once
+
+#include "cpu/kernels.h"
+
+#if defined(__clang__)
+#define POLYLM_UNROLL _Pragma("unroll")
+#else
+#define POLYLM_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+namespace polylm {
+namespace {
+
+inline constexpr int64_t kPrefetchBytes = 4096;  // how far ahead of its use a line is fetched
+
+// One tile column step for T streams: where they are and where they will be.
+struct TileLines {
+  const char* w;           // the tile of stream 0
+  int64_t stride_bytes;    // between streams
+  int64_t ahead_bytes;     // from a line to the one to prefetch
+};
+
+// fp32 x, bf16 tiles: even k, then odd k, of each line.
+struct MixedKind {
+  using X = float;
+  static constexpr int64_t kTileBytes = kTileBytesBf16;
+
+  template <int R, int T, bool Streamed>
+  static inline void tile(const float* x, int64_t x_stride, const TileLines& l, F16 (&acc)[R][T]) {
+    for (int64_t p = 0; p < 16; ++p) {
+      const char* line = l.w + p * 64;
+      F16 even[T];
+      POLYLM_UNROLL
+      for (int t = 0; t < T; ++t) {
+        if (Streamed) prefetch(line + t * l.stride_bytes + l.ahead_bytes);
+        even[t] = low_halves(line + t * l.stride_bytes);
+      }
+      POLYLM_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const F16 xr = broadcast(x[r * x_stride + 2 * p]);
+        POLYLM_UNROLL
+        for (int t = 0; t < T; ++t) acc[r][t] = fma(even[t], xr, acc[r][t]);
+      }
+      F16 odd[T];
+      POLYLM_UNROLL
+      for (int t = 0; t < T; ++t) odd[t] = high_halves(line + t * l.stride_bytes);
+      POLYLM_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const F16 xr = broadcast(x[r * x_stride + 2 * p + 1]);
+        POLYLM_UNROLL
+        for (int t = 0; t < T; ++t) acc[r][t] = fma(odd[t], xr, acc[r][t]);
+      }
+    }
+  }
+};
+
+// fp32 x, fp32 tiles.
+struct Fp32Kind {
+  using X = float;
+  static constexpr int64_t kTileBytes = kTileBytesFp32;
+
+  template <int R, int T, bool Streamed>
+  static inline void tile(const float* x, int64_t x_stride, const TileLines& l, F16 (&acc)[R][T]) {
+    for (int64_t k = 0; k < kTileK; ++k) {
+      const char* line = l.w + k * 64;
+      F16 w[T];
+      POLYLM_UNROLL
+      for (int t = 0; t < T; ++t) {
+        if (Streamed) prefetch(line + t * l.stride_bytes + l.ahead_bytes);
+        w[t] = load(reinterpret_cast<const float*>(line + t * l.stride_bytes));
+      }
+      POLYLM_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const F16 xr = broadcast(x[r * x_stride + k]);
+        POLYLM_UNROLL
+        for (int t = 0; t < T; ++t) acc[r][t] = fma(w[t], xr, acc[r][t]);
+      }
+    }
+  }
+};
+
+// Rows [row, row + R) times columns of tiles [tile, tile + T).
+template <class Kind, int R, int T, bool Streamed>
+void block_product(const ProductArgs& a, int64_t row, int64_t tile) {
+  const auto* x = static_cast<const typename Kind::X*>(a.x) + row * a.x_stride;
+  const char* w = static_cast<const char*>(a.w) + tile * a.w_stride_bytes;
+  float* out = a.out + row * a.out_stride + tile * kTileN;
+  for (int64_t first = 0; first < a.k_tiles; first += kPartialTiles) {
+    const int64_t end = first + kPartialTiles < a.k_tiles ? first + kPartialTiles : a.k_tiles;
+    F16 acc[R][T];
+    POLYLM_UNROLL
+    for (int r = 0; r < R; ++r) {
+      POLYLM_UNROLL
+      for (int t = 0; t < T; ++t) {
+        acc[r][t] = a.continued ? load(out + r * a.out_stride + t * kTileN) : zero();
+      }
+    }
+    for (int64_t k = first; k < end; ++k) {
+      // Past the end of its column a stream goes on in the column T further on: the caller's next
+      // call starts there.
+      int64_t ahead = kPrefetchBytes;
+      if ((k + kPrefetchBytes / Kind::kTileBytes) >= a.k_tiles) ahead += (T - 1) * a.w_stride_bytes;
+      const TileLines lines = {w + k * Kind::kTileBytes, a.w_stride_bytes, ahead};
+      Kind::template tile<R, T, Streamed>(x + k * kTileK, a.x_stride, lines, acc);
+    }
+    POLYLM_UNROLL
+    for (int r = 0; r < R; ++r) {
+      POLYLM_UNROLL
+      for (int t = 0; t < T; ++t) {
+        float* to = out + r * a.out_stride + t * kTileN;
+        store(to, first == 0 ? acc[r][t] : add(load(to), acc[r][t]));
+      }
+    }
+  }
+}
+
+// Rows [row, row + count), count <= MaxRows, as one block.
+template <class Kind, int MaxRows, int T, bool Streamed>
+void rows_product(const ProductArgs& a, int64_t row, int64_t count, int64_t tile) {
+  if constexpr (MaxRows > 1) {
+    if (count < MaxRows) {
+      rows_product<Kind, MaxRows - 1, T, Streamed>(a, row, count, tile);
+      return;
+    }
+  }
+  block_product<Kind, MaxRows, T, Streamed>(a, row, tile);
+}
+
+// All rows, columns of tiles from `tile` on in groups of T, then of T / 2. Returns the first left.
+template <class Kind, int MaxRows, int T>
+void columns_product(const ProductArgs& a, int64_t tile) {
+  for (; tile + T <= a.n_tiles; tile += T) {
+    for (int64_t row = 0; row < a.rows; row += MaxRows) {
+      const int64_t count = a.rows - row < MaxRows ? a.rows - row : MaxRows;
+      if (a.streamed && row == 0) {
+        rows_product<Kind, MaxRows, T, true>(a, row, count, tile);
+      } else {
+        rows_product<Kind, MaxRows, T, false>(a, row, count, tile);
+      }
+    }
+  }
+  if constexpr (T > 1) {
+    if (tile < a.n_tiles) columns_product<Kind, MaxRows, T / 2>(a, tile);
+  }
+}
+
+// A single row takes four streams of tiles, more rows what the registers hold.
+template <class Kind, int MaxRows, int MaxTiles>
+void product(const ProductArgs& a) {
+  if (a.rows == 1) {
+    columns_product<Kind, 1, 4>(a, 0);
+  } else {
+    columns_product<Kind, MaxRows, MaxTiles>(a, 0);
+  }
+}
+
+}  // namespace
+}  // namespace polylm

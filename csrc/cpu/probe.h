@@ -1,0 +1,17 @@
+// probe.h: what this machine can do at best, measured now: the yardsticks of every benchmark.
+// Absolute speeds mean nothing on a shared machine; ratios to these, taken in the same minute, do.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/dispatch.h"
+
+namespace polylm {
+
+// Median GB/s (1e9 bytes) at which `threads` workers read `size_bytes` of memory, rounds times.
+double cpu_read_bandwidth(int64_t threads, int64_t size_bytes, int64_t rounds);
+
+// Median TFLOP/s of independent multiply-adds in registers, as the products of `isa` use them.
+double cpu_multiply_peak(int64_t threads, Isa isa, int64_t rounds);
+
+}  // namespace polylm

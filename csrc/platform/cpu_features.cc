@@ -1,0 +1,151 @@
+// cpu_features.cc: CPUID through the compiler's support library; names and topology from Linux.
+#include "platform/cpu_features.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <set>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <utility>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define POLYLM_CPUID 1
+#include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+namespace polylm {
+namespace {
+
+CpuFeatures detect() {
+  CpuFeatures f;
+#if defined(POLYLM_CPUID)
+  __builtin_cpu_init();
+  f.avx2 = __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
+  f.avx512 = f.avx2 && __builtin_cpu_supports("avx512f") != 0 &&
+             __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512vl") != 0 &&
+             __builtin_cpu_supports("avx512dq") != 0;
+  f.avx512_bf16 = f.avx512 && __builtin_cpu_supports("avx512bf16") != 0;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) != 0) {
+    constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
+    f.amx_bf16 = f.avx512_bf16 && (d & kAmxBf16) != 0 && (d & kAmxTile) != 0;
+  }
+#endif
+  return f;
+}
+
+#if defined(__linux__)
+
+std::string first_line(const std::string& path) {
+  std::ifstream in(path);
+  std::string line;
+  std::getline(in, line);
+  return line;
+}
+
+// CPUs per period of one cgroup directory, 0 for "no limit".
+double quota_of(const std::string& directory) {
+  std::istringstream v2(first_line(directory + "/cpu.max"));
+  std::string quota;
+  double period = 0.0;
+  if (v2 >> quota >> period && quota != "max" && period > 0.0) return std::stod(quota) / period;
+  const std::string v1_quota = first_line(directory + "/cpu.cfs_quota_us");
+  const std::string v1_period = first_line(directory + "/cpu.cfs_period_us");
+  if (v1_quota.empty() || v1_period.empty() || v1_quota[0] == '-') return 0.0;
+  const double p = std::stod(v1_period);
+  return p > 0.0 ? std::stod(v1_quota) / p : 0.0;
+}
+
+// The tightest quota of this process's cgroups and all their parents, 0 for none.
+double cgroup_quota() {
+  double tightest = 0.0;
+  std::ifstream groups("/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {
+    const size_t first = line.find(':');
+    const size_t second = line.find(':', first + 1);
+    if (first == std::string::npos || second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    const bool v2 = controllers.empty();
+    if (!v2 && controllers.find("cpu") == std::string::npos) continue;
+    const std::string root = v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/cpu";
+    std::string path = line.substr(second + 1);
+    for (;;) {
+      const double quota = quota_of(root + path);
+      if (quota > 0.0) tightest = tightest > 0.0 ? std::min(tightest, quota) : quota;
+      const size_t slash = path.rfind('/');
+      if (slash == std::string::npos) break;
+      path.resize(slash);
+    }
+  }
+  return tightest;
+}
+
+int64_t allowed_cores() {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 0;
+  std::set<std::pair<std::string, std::string>> cores;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &allowed)) continue;
+    const std::string at = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
+    std::string core = first_line(at + "core_id");
+    if (core.empty()) core = "cpu" + std::to_string(cpu);
+    cores.emplace(first_line(at + "physical_package_id"), core);
+  }
+  return static_cast<int64_t>(cores.size());
+}
+
+#endif
+
+int64_t count_cores() {
+  int64_t cores = 0;
+#if defined(__linux__)
+  cores = allowed_cores();
+  try {
+    const double quota = cgroup_quota();
+    if (quota > 0.0) cores = std::min(cores, static_cast<int64_t>(quota + 0.999));
+  } catch (const std::exception&) {
+    // A quota that is not a number is a quota that we cannot read: none.
+  }
+#endif
+  if (cores <= 0) cores = static_cast<int64_t>(std::thread::hardware_concurrency());
+  return std::max<int64_t>(cores, 1);
+}
+
+}  // namespace
+
+const CpuFeatures& cpu_features() {
+  static const CpuFeatures features = detect();
+  return features;
+}
+
+std::string cpu_name() {
+#if defined(POLYLM_CPUID)
+  unsigned text[12] = {};
+  bool known = true;
+  for (unsigned i = 0; i < 3; ++i) {
+    unsigned* t = text + i * 4;
+    known = known && __get_cpuid(0x80000002u + i, t, t + 1, t + 2, t + 3) != 0;
+  }
+  if (known) {
+    const std::string raw(reinterpret_cast<const char*>(text), sizeof text);
+    std::istringstream words(raw.substr(0, raw.find('\0')));
+    std::string name, word;
+    while (words >> word) name += (name.empty() ? "" : " ") + word;
+    if (!name.empty()) return name;
+  }
+#endif
+  return "unknown processor";
+}
+
+int64_t usable_cores() {
+  static const int64_t cores = count_cores();
+  return cores;
+}
+
+}  // namespace polylm
