@@ -212,7 +212,7 @@ std::vector<Tokenizer::Item> Tokenizer::run(std::string_view utf8, const EncodeO
   }
   std::vector<Item> items;
   const auto origin = [&](size_t at) { return offsets ? prepared.origin[at] : 0; };
-  if (options.add_special_tokens && add_bos_) items.push_back({bos_id_, 0, 0});
+  if (options.add_special_tokens && add_bos_ && options.at_start) items.push_back({bos_id_, 0, 0});
   std::vector<SpPiece> pieces;
   for (size_t i = 0; i < segments.size(); ++i) {
     const AddedTokens::Segment& segment = segments[i];
