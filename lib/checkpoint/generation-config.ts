@@ -5,7 +5,7 @@
 
 import { join } from 'node:path'
 
-import { PolyLMError } from '../errors.js'
+import { isPolyLMError, PolyLMError } from '../errors.js'
 import { JsonNumber } from './json-number.js'
 import { isJsonArray, isJsonObject, readJsonFile, type JsonObject, type JsonValue } from './json.js'
 import { maxConfigBytes } from './limits.js'
@@ -60,10 +60,12 @@ const modelKeys: ReadonlySet<string> = new Set([
 /**
  * Reads `generation_config.json` of a model directory; null when there is none.
  *
- * @throws PolyLMError a JSON code, or CONFIG_TYPE with `key`.
+ * @param vocabSize - its `eos_token_id` must lie below.
+ * @throws PolyLMError a JSON code, or CONFIG_TYPE or CONFIG_RANGE with `key`.
  */
 export async function readGenerationConfig(
   dir: string,
+  vocabSize: number,
   signal?: AbortSignal | undefined,
 ): Promise<GenerationConfig | null> {
   const path = join(dir, 'generation_config.json')
@@ -71,15 +73,20 @@ export async function readGenerationConfig(
   try {
     root = await readJsonFile(path, { maxBytes: maxConfigBytes, allowBom: true, signal })
   } catch (e) {
-    if (e instanceof PolyLMError && e.code === 'FILE_NOT_FOUND') return null
+    if (isPolyLMError(e, 'FILE_NOT_FOUND')) return null
     throw e
   }
-  if (isJsonObject(root)) return collect(root, path, () => true)
-  throw new PolyLMError(
-    'JSON_SYNTAX',
-    `${quotePath(path)}: found ${describe(root)}, expected an object`,
-    { file: path },
-  )
+  if (!isJsonObject(root)) {
+    const text = `${quotePath(path)}: found ${describe(root)}, expected an object`
+    throw new PolyLMError('JSON_SYNTAX', text, { file: path })
+  }
+  const config = collect(root, path, () => true)
+  const eos = [config['eos_token_id'] ?? []].flat(2)
+  const bad = eos.find(id => typeof id !== 'number' || id < 0 || id >= vocabSize)
+  if (bad === undefined) return config
+  const expected = `expected 0 to ${vocabSize - 1}`
+  const text = `${quotePath(path)}: eos_token_id is ${String(bad)}, ${expected}`
+  throw new PolyLMError('CONFIG_RANGE', text, { file: path, key: 'eos_token_id' })
 }
 
 /** The generation settings among the members of config.json. */

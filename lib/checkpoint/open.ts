@@ -53,7 +53,7 @@ export async function openCheckpoint(
   const root = resolve(dir)
   await checkDirectory(root, dir)
   const { config, warnings } = await readConfigWithWarnings(root, signal)
-  const generationConfig = await readGenerationConfig(root, signal)
+  const generationConfig = await readGenerationConfig(root, config.vocabSize, signal)
   const collector = new Collector(signal)
   const weights = await findWeights(root)
   if (weights.isIndex) await readShards(root, weights.path, collector)

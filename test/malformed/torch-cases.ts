@@ -152,6 +152,7 @@ const endRows: readonly Row[] = [
       return Buffer.concat([plain.bytes, plain.bytes.subarray(plain.end)])
     },
   ],
+  ['P07', 'a comment that is not there', 'ZIP_FORMAT', () => patched(tiny, end + 20, [4])],
   ['P07', 'bytes after the end record', 'ZIP_FORMAT', () => Buffer.concat([tiny, le(0, 1)])],
   ['P07', 'an empty archive', 'ZIP_FORMAT', () => archive([]).bytes],
   ['P07', 'several disks', 'ZIP_FORMAT', () => patched(tiny, end + 4, [1])],

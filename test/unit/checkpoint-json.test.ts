@@ -65,9 +65,9 @@ test('random texts: what is accepted, JSON.parse accepts with the same value', a
       accepted++
       expect(plain(result as JsonValue)).toEqual(reference(text))
     }),
-    { numRuns: 20_000 },
+    { numRuns: 8000 },
   )
-  expect(accepted).toBeGreaterThan(50)
+  expect(accepted).toBeGreaterThan(20)
 })
 
 test('random bytes never give anything but a value or a typed error', async () => {
