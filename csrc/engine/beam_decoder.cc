@@ -1,7 +1,7 @@
 // beam_decoder.cc: beam search and beam sampling of one prompt: scores the rows of the running
 // beams, gathers the candidates, asks the version's rule (beam_rule.h) what becomes of them.
 // Not here: the rules, single outputs (sample_decoder.cc).
-// Trap: scores are log-probabilities that processors act on (a penalty multiplies negative numbers),
+// Trap: scores are log-probabilities that processors act on (a penalty multiplies negative ones),
 // and 4.31's warpers act on the sums while 4.55's act before the sum is added.
 #include <algorithm>
 #include <limits>
@@ -118,7 +118,8 @@ BeamDecoder::BeamDecoder(DecodeContext context)
   const auto candidates = static_cast<size_t>(rule_.candidates());
   candidates_.reserve(candidates);
   ranked_.reserve(candidates * static_cast<size_t>(params_.num_beams));
-  log_.reserve(params_.num_beams * (context_.max_tokens + 1), std::max<int64_t>(0, params_.logprobs));
+  log_.reserve(params_.num_beams * (context_.max_tokens + 1),
+               std::max<int64_t>(0, params_.logprobs));
 }
 
 SelectNeeds BeamDecoder::needs(int64_t h, std::vector<int32_t>* listed) {

@@ -1,6 +1,6 @@
-// beam_rule.cc: see beam_rule.h. Written from the two algorithms' rules, with their quirks: they are
-// the contract here. Scores that Hugging Face marks with -1e9 (beams that do not exist, finished
-// sequences among the running) are simply absent.
+// beam_rule.cc: see beam_rule.h. Written from the two algorithms' rules, with their quirks: they
+// are the contract here. What Hugging Face marks with scores of -1e9 (beams that do not exist,
+// finished sequences among the running) is simply absent.
 #include "engine/beam_rule.h"
 
 #include <algorithm>

@@ -1,7 +1,7 @@
-// beam_rule.h: what a step of beam search does with its candidates: which finish, which run on, when
-// the search is over. Two rules: transformers 4.31 (whose lengths count the prompt and not the stop
-// id, and which adds the open beams at the end) and 4.55 (whose lengths count generated tokens with
-// the stop id, and where beams at max_tokens compete as finished ones).
+// beam_rule.h: what a step of beam search does with its candidates: which finish, which run on,
+// when the search is over. Two rules: transformers 4.31 (whose lengths count the prompt and not the
+// stop id, and which adds the open beams at the end) and 4.55 (whose lengths count generated tokens
+// with the stop id, and where beams at max_tokens compete as finished ones).
 // Not here: how candidates come about (beam_decoder.cc). Trap: in both, only the first num_beams
 // candidates can finish; a finished one behind them is lost.
 #pragma once
@@ -73,8 +73,8 @@ class BeamRule {
   int64_t candidates() const;
   // Hugging Face's min_tokens_to_keep of the warpers.
   int64_t min_keep() const;
-  // `generated`: tokens before this step. `candidates`: by score, best first; 4.55 with sampling: in
-  // the order they were drawn. `complete`: as many as candidates() were found. Throws
+  // `generated`: tokens before this step. `candidates`: by score, best first; 4.55 with sampling:
+  // in the order they were drawn. `complete`: as many as candidates() were found. Throws
   // INVALID_OPTION where 4.31 raises: too many of them are stop ids.
   void decide(const std::vector<BeamCandidate>& candidates, int64_t generated, bool complete,
               const FinishedBeams& finished, BeamVerdict* verdict) const;

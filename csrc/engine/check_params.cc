@@ -1,6 +1,6 @@
-// check_params.cc: every rule about decoding options that does not depend on the prompt. Each message
-// is "<public option name>: <found>, expected <what>".
-// Trap: neutral values are always fine, also where the option has no effect (explain.cc lists those).
+// check_params.cc: every rule about decoding options that does not depend on the prompt. Each
+// message is "<public option name>: <found>, expected <what>".
+// Trap: neutral values are always fine, also where an option has no effect (explain.cc lists it).
 #include <algorithm>
 #include <cmath>
 #include <set>
@@ -27,11 +27,13 @@ std::string text(double value) {
 }
 std::string text(bool value) { return value ? "true" : "false"; }
 
-[[noreturn]] void refuse(const char* option, const std::string& found, const std::string& expected) {
+[[noreturn]] void refuse(const char* option, const std::string& found,
+                         const std::string& expected) {
   fail(Code::kInvalidOption, std::string(option) + ": " + found + ", expected " + expected);
 }
 
-void check_range(const char* option, double value, double low, double high, const std::string& shown) {
+void check_range(const char* option, double value, double low, double high,
+                 const std::string& shown) {
   if (value >= low && value <= high) return;  // false for NaN
   refuse(option, "found " + shown, text(low) + ".." + text(high));
 }
@@ -107,8 +109,10 @@ void check_lengths(const SamplingParams& params, int64_t vocab, int64_t context)
            "at most the context of " + text(context) + " tokens");
   }
   if (params.pad_to_length > 0) check_id("padTo", params.pad_to_token, vocab);
-  if (params.forced_first_token >= 0) check_id("forcedFirstToken", params.forced_first_token, vocab);
-  if (params.forced_last_token >= 0) check_id("forcedLastToken", params.forced_last_token, vocab);
+  const int64_t first = params.forced_first_token;
+  const int64_t last = params.forced_last_token;
+  if (first >= 0) check_id("forcedFirstToken", first, vocab);
+  if (last >= 0) check_id("forcedLastToken", last, vocab);
 }
 
 void check_stops(const SamplingParams& params, int64_t vocab, bool has_tokenizer) {
@@ -127,11 +131,13 @@ void check_stops(const SamplingParams& params, int64_t vocab, bool has_tokenizer
       refuse("stop", "found a string of " + text(static_cast<int64_t>(stop.size())) + " bytes",
              "1.." + text(static_cast<int64_t>(kMaxStopBytes)) + " bytes of UTF-8");
     }
-    if (!seen.insert(stop).second) refuse("stop", "found " + quoted(stop) + " twice", "distinct strings");
+    if (!seen.insert(stop).second) {
+      refuse("stop", "found " + quoted(stop) + " twice", "distinct strings");
+    }
   }
   if (!params.stop.empty() && !has_tokenizer) {
-    fail(Code::kTokenizerMissing, "stop: found strings with a model without tokenizer, expected none",
-         "use stopTokenIds");
+    fail(Code::kTokenizerMissing,
+         "stop: found strings with a model without tokenizer, expected none", "use stopTokenIds");
   }
 }
 
@@ -148,8 +154,8 @@ void check_bias(const SamplingParams& params, int64_t vocab, int64_t context) {
                  " tokens", "at most the context of " + text(context));
     }
     if (std::isnan(rule.value) || (std::isinf(rule.value) && rule.value > 0.0F)) {
-      refuse("bias", std::string("found the value ") + (std::isnan(rule.value) ? "NaN" : "Infinity"),
-             "a finite number or -Infinity");
+      const char* value = std::isnan(rule.value) ? "NaN" : "Infinity";
+      refuse("bias", std::string("found the value ") + value, "a finite number or -Infinity");
     }
     if (!seen.insert(rule.tokens).second) {
       refuse("bias", "found the same token sequence twice", "one entry for each sequence");

@@ -14,7 +14,7 @@ void fail_not_finite(int64_t step) {
 
 void fail_no_token(const char* option, int64_t step) {
   fail(Code::kInvalidOption, std::string(option) + ": no token is left for output token " +
-                                 std::to_string(step) + ", expected options that leave at least one");
+                                 std::to_string(step) + ", expected at least one");
 }
 
 std::unique_ptr<Decoder> make_decoder(const SamplingParams& params, std::vector<int32_t> prompt,

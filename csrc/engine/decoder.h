@@ -61,9 +61,9 @@ class Decoder {
                        FullRows& full, std::vector<Transition>* next) = 0;
   // What has become certain since the last call, at most one entry per output: a token comes with
   // the text that it completes (text may be held back for a character or a stop string; its tokens
-  // then wait too). With beams only output 0, as far as all running hypotheses and the best finished
-  // one agree. Once width() is 0, or after finish, one more drain gives all that is left: the deltas
-  // of an output joined are exactly its text and its tokens.
+  // then wait too). With beams only output 0, as far as all running hypotheses and the best
+  // finished one agree. Once width() is 0, or after finish, one more drain gives all that is left:
+  // the deltas of an output joined are exactly its text and its tokens.
   virtual void drain(std::vector<OutputDelta>* out) = 0;
   // The outputs, best first, at most n. Called once: when width() is 0, or to stop early with
   // reason kAbort (then the best running ones are returned as they are).

@@ -113,7 +113,8 @@ bool RowsDraw::take(size_t at, double target, FullRows& full, Entry* out) {
   int64_t index = walk(&row, target, log_z_, &rest);
   out->id = -1;
   if (index == row.size() && row.has_tail()) {
-    *out = draw_tail(row.tail(), full.row((*full_index_)[at]), vocab_, row.head_ids(), rest, log_z_);
+    const float* logits = full.row((*full_index_)[at]);
+    *out = draw_tail(row.tail(), logits, vocab_, row.head_ids(), rest, log_z_);
   }
   if (out->id >= 0) {
     row.remove_from_tail(*out);

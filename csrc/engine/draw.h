@@ -13,8 +13,8 @@
 
 namespace polylm {
 
-// The entry that the number u in [0, 1) means. vocab: length of a full row. `full_index` is the row's
-// index for FullRows, asked only when u falls into the tail.
+// The entry that the number u in [0, 1) means. vocab: length of a full row. `full_index` is the
+// row's index for FullRows, asked only when u falls into the tail.
 Entry draw(ScoreRow* row, double u, int64_t vocab, FullRows& full, int64_t full_index);
 
 // A drawn token of one of several rows.

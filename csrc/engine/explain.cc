@@ -1,5 +1,5 @@
-// explain.cc: what a set of options does: the processors in the order they run, under Hugging Face's
-// class names where it has them, and the given options that have no effect.
+// explain.cc: what a set of options does: the processors in the order they run, under Hugging
+// Face's class names where it has them, and the given options that have no effect.
 // Trap: "given" means "differs from the default"; a neutral value is never listed.
 #include "engine/decoder.h"
 

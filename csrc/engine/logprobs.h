@@ -35,8 +35,8 @@ class RowLogprobs {
   std::vector<TokenAlternative> top_;
 };
 
-// What is reported with the tokens of many hypotheses: a node per (hypothesis, token), shared by all
-// that descend from it.
+// What is reported with the tokens of many hypotheses: a node per (hypothesis, token), shared by
+// all that descend from it.
 class TokenLog {
  public:
   void reserve(int64_t nodes, int64_t top) {

@@ -1,5 +1,5 @@
-// output_text.h: the text of one output while its tokens come in: incremental decoding, stop strings,
-// and which bytes belong to which token. Not here: stop token ids (the decoders), drafts of beams.
+// output_text.h: the text of one output while its tokens come in: incremental decoding, stop
+// strings, and which bytes belong to which token. Not here: stop token ids (the decoders).
 // Trap: `text` grows only by what is certain; `decoded` may be ahead of it by what is held back.
 #pragma once
 

@@ -1,4 +1,4 @@
-// processors.h: Hugging Face's logits processors that change single tokens, in Hugging Face's order:
+// processors.h: Hugging Face's logits processors of single tokens, in Hugging Face's order:
 // sequence bias, repetition penalty, presence and frequency penalties, n-gram ban, minimum length,
 // allowed tokens, forced tokens. They touch few tokens, so a row is planned before the step (which
 // tokens to list) and edited after it. Not here: warpers, which look at the whole row (warpers.h).

@@ -1,7 +1,7 @@
 // sample_decoder.cc: greedy decoding and sampling, one or n outputs. The prompt's row serves all
 // outputs; from then on each has a row of its own and drops out when it is finished.
-// Not here: beams (beam_decoder.cc). Trap: the k-th output's noise depends on (seed, k, step) alone,
-// so it must never be keyed by its place among the running ones.
+// Not here: beams (beam_decoder.cc). Trap: the k-th output's noise depends on (seed, k, step)
+// alone, so it must never be keyed by its place among the running ones.
 #include <algorithm>
 
 #include "engine/decode_context.h"

@@ -95,11 +95,15 @@ void ScoreRow::build_full(const float* logits, int64_t vocab, const RowPlan& pla
     Entry& entry = entries_[static_cast<size_t>(edit.id)];
     entry.score = processors.apply(edit, entry.score);
   }
-  if (plan.rest != RestTokens::kKeep) {
+  if (plan.rest == RestTokens::kMask) {
     // `allowed` is ascending, so every entry moves to the left or stays.
     size_t kept = 0;
     for (const int32_t id : *plan.allowed) entries_[kept++] = entries_[static_cast<size_t>(id)];
     entries_.resize(kept);
+  } else if (plan.rest == RestTokens::kDrop) {
+    std::vector<Entry> listed;
+    for (const Edit& edit : plan.edits) listed.push_back(entries_[static_cast<size_t>(edit.id)]);
+    entries_.swap(listed);
   }
   const auto banned = [](const Entry& e) { return e.score == kMinusInf; };
   entries_.erase(std::remove_if(entries_.begin(), entries_.end(), banned), entries_.end());

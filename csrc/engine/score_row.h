@@ -61,7 +61,9 @@ class ScoreRow {
   bool empty() const { return entries_.empty() && !has_tail(); }
   int64_t size() const { return static_cast<int64_t>(entries_.size()); }
   // No token of the tail ranks before this entry.
-  bool certain(const Entry& entry) const { return !has_tail() || !ranks_before(tail_.bound, entry); }
+  bool certain(const Entry& entry) const {
+    return !has_tail() || !ranks_before(tail_.bound, entry);
+  }
 
   // Puts the best `count` entries (or all) in order at the front.
   void rank(int64_t count);

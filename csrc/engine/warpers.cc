@@ -69,8 +69,8 @@ bool Warpers::top_k(ScoreRow* row) const {
   return true;
 }
 
-// Hugging Face sums from the smallest up and drops while the sum is <= 1 - p: a token stays when the
-// mass before it, from the best down, is below p.
+// Hugging Face sums from the smallest up and drops while the sum is <= 1 - p: a token stays when
+// the mass before it, from the best down, is below p.
 bool Warpers::top_p(ScoreRow* row) const {
   const double log_z = row->log_sum();
   double before = 0.0;
@@ -106,8 +106,8 @@ bool Warpers::min_p(ScoreRow* row) const {
   return true;
 }
 
-// Keeps the tokens whose surprise is nearest to the entropy until their mass reaches p; all that are
-// as near as the last one stay, and never fewer than min_keep.
+// Keeps the tokens whose surprise is nearest to the entropy until their mass reaches p; all that
+// are as near as the last one stay, and never fewer than min_keep.
 bool Warpers::typical(ScoreRow* row) {
   if (row->has_tail()) return false;
   if (row->size() == 0) return true;
