@@ -2,6 +2,7 @@
 // imports the .node file. Errors of the core arrive here as plain objects with a code and leave as
 // PolyLMError. Trap: paths come from __dirname, not import.meta.url, whose CJS shim breaks in folders
 // with '#' or '%' (tsup's shim for the former is right in both module systems).
+/// <reference path="./node-gyp-build.d.ts" />
 import { existsSync } from 'node:fs'
 import path from 'node:path'
 import nodeGypBuild from 'node-gyp-build'
@@ -95,8 +96,18 @@ export interface NativeStats {
 export interface NativeModel {
   submit(request: NativeRequest): number
   cancel(id: number): void
-  check(params: NativeParams): void
-  explain(params: NativeParams): { processors: string[]; inert: string[] }
+  /** Throws what submit would throw about the options of `request.params`; else says what they do. */
+  check(params: NativeParams): { processors: string[]; inert: string[] }
+  /** Ids of a text, on this thread, with their ranges in it when asked for. Throws without a tokenizer. */
+  encodeText(
+    text: string, addSpecialTokens: boolean, parseSpecial: boolean, atStart: boolean, withOffsets?: boolean,
+  ): { ids: Int32Array; offsets?: Uint32Array }
+  /** Text of ids, special tokens included. Throws without a tokenizer. */
+  decodeIds(ids: Int32Array): string
+  /** Ids of a prompt, unchecked, on this thread. */
+  encodePrompt(request: NativeRequest): Int32Array
+  /** The same off this thread. */
+  tokenize(request: NativeRequest): Promise<Int32Array>
   stats(): NativeStats
   drain(): void
   /** Ends every request, stops the thread and frees the memory off this thread. */
@@ -128,8 +139,12 @@ export interface NativeWeights {
   readonly fingerprint: string
   readonly warnings: readonly string[]
   readonly unused: readonly string[]
-  /** Frees them at once. Only when no engine was started on them. */
-  dispose(): void
+  /** Sets up memory and threads and takes the weights over. Once. */
+  start(
+    tokenizer: object | null, options: NativeEngineOptions, onEvents: NativeEvents,
+  ): Promise<NativeModel>
+  /** Frees them. Only when no engine was started on them. */
+  dispose(): Promise<void>
 }
 
 /** Where and what to load. */
@@ -201,12 +216,6 @@ export interface Native {
     load: NativeLoad,
     onProgress: (loaded: number, total: number, file: string) => void,
   ): { promise: Promise<NativeWeights>; cancel(): void }
-  startEngine(
-    weights: NativeWeights,
-    tokenizer: object | null,
-    options: NativeEngineOptions,
-    onEvents: NativeEvents,
-  ): Promise<NativeModel>
   /** Bytes per second that `threads` CPU workers (0: the default) read from memory. */
   probeBandwidth(threads: number): Promise<number>
 }

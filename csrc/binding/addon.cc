@@ -1,0 +1,104 @@
+// addon.cc: what the .node file exports. Everything that can take long is a promise; nothing here is
+// process-wide, so that any number of threads can load the addon.
+#include <napi.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backends.h"
+#include "binding/guard.h"
+#include "binding/job.h"
+#include "binding/loader.h"
+#include "binding/read.h"
+#include "binding/request_reader.h"
+#include "binding/tokenizer_wrap.h"
+#include "platform/error.h"
+
+namespace polylm {
+namespace {
+
+Napi::Value describe(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return guard(env, [&] {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("params", describe_params(env));
+    const Napi::Array codes = Napi::Array::New(env);
+    for (int i = 0; i < kCodeCount; ++i) {
+      codes.Set(static_cast<uint32_t>(i), code_name(static_cast<Code>(i)));
+    }
+    object.Set("errorCodes", codes);
+#if defined(__VERSION__)
+    object.Set("compiler", __VERSION__);
+#else
+    object.Set("compiler", "unknown");
+#endif
+#if defined(POLYLM_CUDA)
+    object.Set("cuda", true);
+#else
+    object.Set("cuda", false);
+#endif
+    return object;
+  });
+}
+
+Napi::Object to_object(Napi::Env env, const DeviceReport& device) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("kind", device.kind);
+  object.Set("name", device.name);
+  object.Set("isa", device.isa);
+  object.Set("usable", device.usable);
+  object.Set("reason", device.reason);
+  object.Set("memoryBytes", static_cast<double>(device.memory_bytes));
+  object.Set("freeBytes", static_cast<double>(device.free_bytes));
+  return object;
+}
+
+Napi::Value devices(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    return start_job(info.Env(), "polylm:devices", [](const Notify&) {
+      const auto found = std::make_shared<std::vector<DeviceReport>>();
+      JobSteps steps;
+      steps.work = [found] { *found = list_devices(); };
+      steps.result = [found](Napi::Env env) {
+        const Napi::Array array = Napi::Array::New(env);
+        for (const DeviceReport& device : *found) array.Set(array.Length(), to_object(env, device));
+        return Napi::Value(array);
+      };
+      return steps;
+    });
+  });
+}
+
+Napi::Value probe_bandwidth(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    if (!info[0].IsNumber()) wrong_type("threads", "a number");
+    const int64_t threads = to_int64(info[0].As<Napi::Number>().DoubleValue(), "threads");
+    return start_job(info.Env(), "polylm:bandwidth", [threads](const Notify&) {
+      const auto found = std::make_shared<double>(0);
+      JobSteps steps;
+      steps.work = [found, threads] { *found = probe_read_bandwidth(threads) * 1e9; };
+      steps.result = [found](Napi::Env env) {
+        return Napi::Value(Napi::Number::New(env, *found));
+      };
+      return steps;
+    });
+  });
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  exports.Set("describe", Napi::Function::New(env, describe, "describe"));
+  exports.Set("devices", Napi::Function::New(env, devices, "devices"));
+  exports.Set("loadWeights", Napi::Function::New(env, load_weights, "loadWeights"));
+  exports.Set("probeBandwidth", Napi::Function::New(env, probe_bandwidth, "probeBandwidth"));
+  init_tokenizer(env, exports);
+  return exports;
+}
+
+}  // namespace
+}  // namespace polylm
+
+static Napi::Object polylm_init(Napi::Env env, Napi::Object exports) {
+  return polylm::init(env, exports);
+}
+NODE_API_MODULE(polylm, polylm_init)

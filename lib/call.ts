@@ -1,0 +1,98 @@
+// call.ts: one request from submit to its end, as a promise, with abort. Every public call that runs
+// the model goes through startCall. Trap: the promise settles exactly once, whoever comes first: the
+// engine, the caller's signal, or the model's disposal.
+import { PolyLMError } from './errors.js'
+import type { EventRouter, EventSink } from './events.js'
+import { inCore, type NativeModel, type NativeRequest, type NativeResult } from './native.js'
+
+/** The engine of a model and the way back from it. */
+export interface Engine {
+  readonly native: NativeModel
+  readonly router: EventRouter
+}
+
+/** A request on its way. */
+export interface Call {
+  readonly result: Promise<NativeResult>
+  /** Ends it as an abort would. Harmless afterwards. */
+  cancel(): void
+}
+
+/** What a caller may listen to; the defaults do nothing. */
+export interface CallListener {
+  readonly admitted?: (() => void) | undefined
+  readonly prefill?: EventSink['prefill'] | undefined
+  readonly delta?: EventSink['delta'] | undefined
+}
+
+/** How an abort ends the call. */
+export interface AbortRules {
+  readonly signal: AbortSignal | undefined
+  /** The engine's partial result instead of a rejection. */
+  readonly returnOnAbort: boolean
+}
+
+/**
+ * Submits a request. Throws what submitting throws (options, full queue, disposal); everything later
+ * comes through `result`, which is never an unhandled rejection.
+ */
+export function startCall(
+  engine: Engine, request: NativeRequest, rules: AbortRules, listener: CallListener = {},
+): Call {
+  const { signal, returnOnAbort } = rules
+  if (!returnOnAbort) signal?.throwIfAborted()
+  const id = submit(engine, request)
+  const { promise, resolve, reject } = settler<NativeResult>()
+  const cancel = (): void => { engine.native.cancel(id) }
+  const onAbort = (): void => {
+    cancel()
+    if (!returnOnAbort) end(() => { reject(signal?.reason) })
+  }
+  let ended = false
+  const end = (settle: () => void): void => {
+    if (ended) return
+    ended = true
+    signal?.removeEventListener('abort', onAbort)
+    settle()
+  }
+  engine.router.add(id, {
+    admitted: () => { if (!ended) listener.admitted?.() },
+    prefill: (done, total) => { if (!ended) listener.prefill?.(done, total) },
+    delta: (output, text, tokens) => { if (!ended) listener.delta?.(output, text, tokens) },
+    finished: result => { end(() => { resolve(result) }) },
+    failed: error => { end(() => { reject(error) }) },
+  })
+  if (signal?.aborted === true) onAbort()
+  else signal?.addEventListener('abort', onAbort)
+  return { result: promise, cancel }
+}
+
+function submit(engine: Engine, request: NativeRequest): number {
+  try {
+    return inCore(() => engine.native.submit(request))
+  } catch (e) {
+    throw e instanceof PolyLMError && e.code === 'QUEUE_FULL' ? withQueue(e, engine) : e
+  }
+}
+
+// A guess that is good enough to wait for: what a request took on average so far.
+function withQueue(e: PolyLMError, engine: Engine): PolyLMError {
+  const { waiting, requests, busyMs } = engine.native.stats()
+  const perRequest = requests > 0 ? busyMs / requests : 100
+  return new PolyLMError('QUEUE_FULL', e.message, {
+    hint: e.hint,
+    waiting,
+    retryAfterMs: Math.ceil(Math.min(60_000, Math.max(50, perRequest))),
+  })
+}
+
+/** A promise with its two ends; a rejection that nobody looks at is not reported. */
+export function settler<T>(): {
+  promise: Promise<T>; resolve: (value: T) => void; reject: (reason: unknown) => void
+} {
+  let resolve!: (value: T) => void
+  let reject!: (reason: unknown) => void
+  const promise = new Promise<T>((a, b) => { [resolve, reject] = [a, b] })
+  promise.catch(() => { /* whoever awaits it is told */ })
+  return { promise, resolve, reject }
+}

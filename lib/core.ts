@@ -1,0 +1,79 @@
+// core.ts: a loaded model as the functions behind its methods see it: the engine and what checking
+// prompts and options needs. Not here: the public class (model.ts), loading (load.ts).
+import type { Engine } from './call.js'
+import { checkGenerate, type CheckedGenerate, type OptionContext } from './generate-options.js'
+import { inCore, type NativePart, type NativeRequest } from './native.js'
+import type { PromptContext } from './prompt.js'
+import { promptParts } from './prompt.js'
+import { startCall } from './call.js'
+import { generateResult, type GenerateResult } from './result.js'
+import { openStream, type GenerateStream } from './stream.js'
+
+/** The model behind the public methods. */
+export interface Core {
+  readonly engine: Engine
+  readonly prompts: PromptContext
+  readonly options: OptionContext
+  readonly contextSize: number
+  readonly maxSequences: number
+  /** Stands before an empty context when scoring; undefined when the model names none. */
+  readonly prefixToken: number | undefined
+}
+
+/** A checked generate call, ready to be submitted. */
+export interface PreparedGenerate {
+  readonly checked: CheckedGenerate
+  readonly request: NativeRequest
+}
+
+/** How text of a prompt is encoded by {@link encodeText}. */
+export interface TextRules {
+  readonly addSpecialTokens: boolean
+  readonly parseSpecial: boolean
+  /** False: the text goes on where something else ended. */
+  readonly atStart: boolean
+}
+
+/** Ids of a text, on this thread. */
+export function encodeText(core: Core, text: string, rules: TextRules): Int32Array {
+  return inCore(() => core.engine.native.encodeText(text, rules.addSpecialTokens, rules.parseSpecial, rules.atStart)).ids
+}
+
+/** Checks prompt and options of a generate call. */
+export function prepareGenerate(
+  core: Core, prompt: unknown, options: unknown, what: string,
+): PreparedGenerate {
+  const checked = checkGenerate(options, core.options, what)
+  const parts = promptParts(prompt, core.prompts, checked.rules)
+  return { checked, request: generateRequest(parts, checked) }
+}
+
+/** The request of a checked call. */
+export function generateRequest(parts: readonly NativePart[], checked: CheckedGenerate): NativeRequest {
+  return {
+    kind: 0,
+    prompt: parts,
+    addSpecialTokens: checked.addSpecialTokens,
+    maxTokensGiven: checked.maxTokensGiven,
+    truncateLeft: checked.truncateLeft,
+    returnOnAbort: checked.returnOnAbort,
+    queueTimeoutMs: checked.queueTimeoutMs,
+    params: checked.params,
+  }
+}
+
+const resultOf = (checked: CheckedGenerate) => (native: Parameters<typeof generateResult>[0]): GenerateResult =>
+  generateResult(native, checked.stop, checked.given['logprobs'] !== undefined)
+
+/** Runs a prepared generate call. */
+export async function runGenerate(
+  core: Core, { checked, request }: PreparedGenerate, batch = false,
+): Promise<GenerateResult> {
+  const call = startCall(core.engine, batch ? { ...request, batch } : request, checked)
+  return resultOf(checked)(await call.result)
+}
+
+/** Starts a prepared call as a stream. */
+export function runStream(core: Core, { checked, request }: PreparedGenerate): Promise<GenerateStream> {
+  return openStream(core.engine, request, checked, resultOf(checked))
+}

@@ -1,0 +1,272 @@
+// load.ts: from a directory to the parts of a model: headers, then weights and tokenizer side by side,
+// then the engine and one step to warm it up. All or nothing: whatever fails or is aborted frees the rest.
+import { linkedController } from './abort.js'
+import { startCall, type Engine } from './call.js'
+import { openCheckpoint } from './checkpoint/open.js'
+import type { Checkpoint, ModelConfig } from './checkpoint/types.js'
+import type { Core } from './core.js'
+import { PolyLMError } from './errors.js'
+import { EventRouter } from './events.js'
+import { contextOf, type CheckedLoad } from './load-options.js'
+import { checkMemory, freeMemory, kvTokens, modelSizes } from './memory.js'
+import type { LoadedParts, ModelInfo } from './model.js'
+import {
+  fromCore, inCore, loadNative, type NativeConfig, type NativeLoad, type NativeTable, type NativeWeights,
+} from './native.js'
+import { loadTokenizerFiles } from './tokenizer/load.js'
+import { LoadedTokenizer } from './tokenizer/tokenizer.js'
+
+/** What a load needs beyond its options. */
+interface Source {
+  readonly config: ModelConfig
+  readonly tokenizer: Promise<LoadedTokenizer | null>
+  readonly weights: Pick<NativeLoad, 'table' | 'random'>
+  readonly stopTokenIds: (tokenizer: LoadedTokenizer | null) => number[]
+  readonly generationConfig: LoadedParts['generationConfig']
+  readonly warnings: readonly string[]
+}
+
+/** Loads a model directory. */
+export async function loadModel(dir: string, checked: CheckedLoad): Promise<LoadedParts> {
+  const { signal } = checked
+  signal?.throwIfAborted()
+  loadNative()
+  const stop = linkedController(signal)
+  try {
+    const checkpoint = await openCheckpoint(dir, { signal: stop.signal })
+    await checkMemory(checkpoint, checked, contextOf(checked, checkpoint.config.contextSize))
+    const tokenizer = openTokenizer(dir, checkpoint, checked, stop.signal)
+    tokenizer.catch((e: unknown) => { stop.abort(e) })
+    return await build({
+      config: checkpoint.config,
+      tokenizer,
+      weights: { table: toTable(checkpoint) },
+      stopTokenIds: found => stopTokens(checkpoint, found),
+      generationConfig: checkpoint.generationConfig,
+      warnings: checkpoint.warnings,
+    }, checked, stop)
+  } finally {
+    stop.release()
+  }
+}
+
+/** A model with random weights, for benchmarks: no directory, no tokenizer, no stop tokens. */
+export async function loadRandom(config: ModelConfig, checked: CheckedLoad): Promise<LoadedParts> {
+  loadNative()
+  const stop = linkedController(checked.signal)
+  try {
+    return await build({
+      config,
+      tokenizer: Promise.resolve(null),
+      weights: { random: { seed: 1, stddev: 0.02 } },
+      stopTokenIds: () => [],
+      generationConfig: null,
+      warnings: [],
+    }, checked, stop)
+  } finally {
+    stop.release()
+  }
+}
+
+type Stop = ReturnType<typeof linkedController>
+
+async function build(source: Source, checked: CheckedLoad, stop: Stop): Promise<LoadedParts> {
+  const contextSize = contextOf(checked, source.config.contextSize)
+  const weights = await readWeights(source, checked, stop)
+  let owned: NativeWeights | undefined = weights
+  try {
+    const tokenizer = await source.tokenizer
+    stop.signal.throwIfAborted()
+    const maxTokens = await roomForKv(source.config, checked, contextSize, weights)
+    report(checked, stop, 'prepare')
+    const router = new EventRouter()
+    owned = undefined
+    const native = await fromCore(() => weights.start(
+      tokenizer === null ? null : tokenizer.native,
+      {
+        contextSize,
+        maxSequences: checked.maxSequences,
+        kvBlocks: Math.max(1, Math.floor(maxTokens / weights.device.blockTokens)),
+        maxQueue: checked.maxQueue,
+      },
+      router.receive))
+    const engine: Engine = { native, router }
+    try {
+      stop.signal.throwIfAborted()
+      report(checked, stop, 'warmup')
+      await warmUp(engine, stop.signal)
+      stop.signal.throwIfAborted()
+      return finish(source, checked, weights, engine, tokenizer, contextSize)
+    } catch (e) {
+      await native.dispose()
+      throw e
+    }
+  } catch (e) {
+    await owned?.dispose()
+    stop.signal.throwIfAborted()
+    throw e
+  }
+}
+
+async function readWeights(source: Source, checked: CheckedLoad, stop: Stop): Promise<NativeWeights> {
+  stop.signal.throwIfAborted()
+  const load: NativeLoad = {
+    config: toNativeConfig(source.config),
+    device: checked.device,
+    precision: checked.precision,
+    threads: checked.threads,
+    ...source.weights,
+  }
+  const { promise, cancel } = inCore(() => loadNative().loadWeights(load, (loaded, total, file) => {
+    report(checked, stop, 'read', loaded, total, file)
+  }))
+  stop.signal.addEventListener('abort', cancel)
+  try {
+    const weights = await promise
+    if (!stop.signal.aborted) return weights
+    await weights.dispose()
+  } catch (e) {
+    if (!stop.signal.aborted) throw await rewrapped(e)
+  } finally {
+    stop.signal.removeEventListener('abort', cancel)
+  }
+  throw stop.signal.reason
+}
+
+const rewrapped = async (e: unknown): Promise<unknown> =>
+  await fromCore(() => Promise.reject(e as Error)).catch((wrapped: unknown) => wrapped)
+
+// A progress callback that throws ends the load with what it threw.
+function report(
+  { onProgress }: CheckedLoad, stop: Stop, phase: 'read' | 'prepare' | 'warmup', loaded = 0, total = 0, file = '',
+): void {
+  if (onProgress === undefined || stop.signal.aborted) return
+  try {
+    onProgress({ phase, loaded, total, ...(file === '' ? {} : { file }) })
+  } catch (e) {
+    stop.abort(e)
+  }
+}
+
+async function openTokenizer(
+  dir: string, { config }: Checkpoint, checked: CheckedLoad, signal: AbortSignal,
+): Promise<LoadedTokenizer | null> {
+  try {
+    return new LoadedTokenizer(await loadTokenizerFiles(dir, {
+      compat: checked.compat, legacy: checked.legacyTokenizer, modelVocabSize: config.vocabSize, signal,
+    }))
+  } catch (e) {
+    if (e instanceof PolyLMError && e.code === 'TOKENIZER_MISSING') return null
+    throw e
+  }
+}
+
+async function roomForKv(
+  config: ModelConfig, checked: CheckedLoad, contextSize: number, weights: NativeWeights,
+): Promise<number> {
+  const { kvPerToken, workspace } = modelSizes(config, 2, checked, contextSize)
+  const { blockTokens } = weights.device
+  const { free } = checked.kvMemory === undefined ? await freeMemory(checked.device) : { free: undefined }
+  const afterWorkspace = free === undefined ? undefined : Math.max(0, free - workspace)
+  const tokens = kvTokens(checked, contextSize, kvPerToken, afterWorkspace)
+  if (tokens >= blockTokens) return checked.kvMemory === undefined ? roundUp(tokens, blockTokens) : tokens
+  if (checked.kvMemory === undefined) return blockTokens
+  const required = blockTokens * kvPerToken
+  throw new PolyLMError(
+    'INVALID_OPTION',
+    `kvMemory: found ${checked.kvMemory} bytes, one block of ${blockTokens} tokens takes ${required}`,
+    { option: 'kvMemory', value: checked.kvMemory, reason: `less than ${required} bytes`, required },
+  )
+}
+
+const roundUp = (value: number, step: number): number => Math.ceil(value / step) * step
+
+// One step touches every buffer, starts the workers, and finds broken weights before the first user does.
+async function warmUp(engine: Engine, signal: AbortSignal): Promise<void> {
+  await startCall(engine, {
+    kind: 2, prompt: [{ ids: Int32Array.of(0), control: false }], logitsPositions: Float64Array.of(0),
+  }, { signal, returnOnAbort: false }).result
+}
+
+function finish(
+  source: Source, checked: CheckedLoad, weights: NativeWeights, engine: Engine,
+  tokenizer: LoadedTokenizer | null, contextSize: number,
+): LoadedParts {
+  const { config } = source
+  const stopTokenIds = source.stopTokenIds(tokenizer)
+  const before = engine.native.stats()
+  const info = toInfo(source, weights, stopTokenIds, contextSize, before.kvTokensTotal)
+  for (const warning of info.warnings) checked.logger?.('warn', warning, {})
+  checked.logger?.('info', `loaded on ${info.device.name}`, { parameters: info.parameters, ...info.device })
+  const core: Core = {
+    engine,
+    contextSize,
+    maxSequences: checked.maxSequences,
+    prefixToken: tokenizer?.specialTokens.bos?.id ?? tokenizer?.specialTokens.eos?.id ??
+      config.bosTokenId ?? stopTokenIds[0],
+    prompts: {
+      vocabSize: config.vocabSize,
+      contextSize,
+      hasTokenizer: tokenizer !== null,
+      control: text => tokenizer?.controlId(text),
+    },
+    options: {
+      vocabSize: config.vocabSize,
+      stopTokenIds,
+      compat: checked.compat,
+      hasTokenizer: tokenizer !== null,
+      encodeContinuation: text => inCore(() => engine.native.encodeText(text, false, true, false)).ids,
+    },
+  }
+  return { core, info, generationConfig: source.generationConfig, tokenizer, before }
+}
+
+function toInfo(
+  { config, warnings }: Source, weights: NativeWeights, stopTokenIds: readonly number[], contextSize: number,
+  kvTotal: number,
+): ModelInfo {
+  const { kind, name, isa, reason, precision } = weights.device
+  const unused = weights.unused.length === 0 ? [] : [
+    `${weights.unused.length} tensors of the checkpoint are not part of the model: ` +
+    `${weights.unused.slice(0, 5).join(', ')}${weights.unused.length > 5 ? ', ...' : ''}`,
+  ]
+  return {
+    family: config.family,
+    layers: config.layers,
+    heads: config.heads,
+    hiddenSize: config.hiddenSize,
+    vocabSize: config.vocabSize,
+    contextSize,
+    kvTokens: kvTotal,
+    dtype: precision,
+    parameters: weights.parameters,
+    stopTokenIds,
+    weightsFingerprint: weights.fingerprint,
+    device: { kind, name, ...(isa === '' ? {} : { isa }), ...(reason === '' ? {} : { reason }) },
+    warnings: [...warnings, ...weights.warnings, ...unused],
+  }
+}
+
+// The union of what the checkpoint and its tokenizer name: PolyLM's config says 255999, its tokenizer 2.
+function stopTokens({ config, generationConfig }: Checkpoint, tokenizer: LoadedTokenizer | null): number[] {
+  const named = generationConfig?.['eos_token_id']
+  const generation = typeof named === 'number' ? [named]
+    : Array.isArray(named) ? named.filter(id => typeof id === 'number') : undefined
+  const eos = tokenizer?.specialTokens.eos?.id
+  const all = [...(generation ?? config.eosTokenIds), ...(eos === undefined ? [] : [eos])]
+  return [...new Set(all)].filter(id => id >= 0 && id < config.vocabSize)
+}
+
+function toNativeConfig(config: ModelConfig): NativeConfig {
+  const { family, layers, heads, hiddenSize, innerSize, contextSize, vocabSize, layerNormEpsilon } = config
+  return {
+    family, layers, heads, hiddenSize, innerSize, contextSize, vocabSize, layerNormEpsilon,
+    geluTanh: config.activation === 'gelu_tanh',
+    scaleAttention: config.scaleAttention,
+    tieWordEmbeddings: config.tieWordEmbeddings,
+  }
+}
+
+function toTable({ files, tensors, storages }: Checkpoint): NativeTable {
+  return { files, tensors, storages }
+}

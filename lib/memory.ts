@@ -1,0 +1,123 @@
+// memory.ts: how much memory a model takes, from its config alone, and how much of it goes to the KV
+// cache. The core reports what it really took (stats().memory); a test compares the two.
+import { freemem } from 'node:os'
+import type { Checkpoint, ModelConfig } from './checkpoint/types.js'
+import { PolyLMError } from './errors.js'
+import type { CheckedEstimate } from './load-options.js'
+import { fromCore, loadNative, type NativeDevice } from './native.js'
+
+/** What `Model.estimate` gives, in bytes. */
+export interface MemoryEstimate {
+  readonly weights: number
+  /** The KV cache, as `kvMemory` says. */
+  readonly kv: number
+  /** Activations of a step. */
+  readonly workspace: number
+  readonly total: number
+  /** Whether that much is free now. */
+  readonly fits: boolean
+  /** Where it would run. */
+  readonly device: string
+}
+
+/** Sizes that do not depend on the KV cache. */
+export interface ModelSizes {
+  readonly weights: number
+  readonly workspace: number
+  /** Of one token in all layers. */
+  readonly kvPerToken: number
+}
+
+const stepRows = 2048
+
+/** Bytes of weights, workspace and of one token of KV cache. */
+export function modelSizes(
+  config: ModelConfig, matrixBytes: number, checked: CheckedEstimate, contextSize: number,
+): ModelSizes {
+  const { layers, heads, hiddenSize: c, innerSize: f, vocabSize: v } = config
+  const actBytes = checked.precision === 'fp32' ? 4 : 2
+  const heads2 = config.tieWordEmbeddings ? 1 : 2
+  const matrices = layers * (4 * c * c + 2 * c * f) + heads2 * v * c + config.contextSize * c
+  const vectors = layers * (9 * c + f) + 2 * c
+  const rows = Math.min(stepRows, contextSize * checked.maxSequences)
+  const headSize = Math.ceil(c / heads / 32) * 32
+  return {
+    weights: matrices * matrixBytes + vectors * 4,
+    // x in fp32; h, q and the attention's output; the inner width; full rows of logits on request.
+    workspace: rows * (4 * c + actBytes * (3 * c + f)) + checked.maxSequences * v * 4,
+    kvPerToken: 2 * layers * heads * headSize * actBytes,
+  }
+}
+
+/** Bytes of an element of the big matrices: bf16 stays bf16 even when the arithmetic is float32. */
+export function matrixBytesOf(checkpoint: Checkpoint, precision: 'bf16' | 'fp32'): number {
+  if (precision === 'bf16') return 2
+  return checkpoint.tensors.some(({ dtype, shape }) => shape.length === 2 && dtype !== 'BF16') ? 4 : 2
+}
+
+/** Tokens of KV cache: as `kvMemory` says, never more than all sequences at full length. */
+export function kvTokens(
+  checked: CheckedEstimate, contextSize: number, kvPerToken: number, freeBytes: number | undefined,
+): number {
+  const most = contextSize * checked.maxSequences
+  if (checked.kvMemory !== undefined) return Math.min(most, Math.floor(checked.kvMemory / kvPerToken))
+  const quarter = freeBytes === undefined ? Infinity : Math.floor(freeBytes / 4 / kvPerToken)
+  return Math.min(most, Math.max(contextSize, Math.min(4 * contextSize, quarter)))
+}
+
+/** The devices of this machine as the core found them. */
+export function nativeDevices(): Promise<NativeDevice[]> {
+  return fromCore(() => loadNative().devices())
+}
+
+/** Free memory where `device` would run. */
+export async function freeMemory(device: string): Promise<{ kind: string; free: number | undefined }> {
+  const kind = device === 'auto' || device === 'ref' ? 'cpu' : device
+  const found = (await nativeDevices()).find(d => d.kind === kind || (d.kind === 'cuda' && kind.startsWith('cuda')))
+  const free = found !== undefined && found.freeBytes > 0 ? found.freeBytes : undefined
+  return { kind: device === 'ref' ? 'ref' : kind, free: free ?? (kind === 'cpu' ? freeHere() : undefined) }
+}
+
+function freeHere(): number {
+  const process_ = process as { availableMemory?: () => number }
+  return process_.availableMemory?.() ?? freemem()
+}
+
+/** The estimate for a checkpoint. */
+export async function estimateMemory(
+  checkpoint: Checkpoint, checked: CheckedEstimate, contextSize: number,
+): Promise<MemoryEstimate> {
+  const sizes = modelSizes(checkpoint.config, matrixBytesOf(checkpoint, checked.precision), checked, contextSize)
+  const { kind, free } = await freeMemory(checked.device)
+  const afterWeights = free === undefined ? undefined : Math.max(0, free - sizes.weights - sizes.workspace)
+  const kv = kvTokens(checked, contextSize, sizes.kvPerToken, afterWeights) * sizes.kvPerToken
+  const total = sizes.weights + sizes.workspace + kv
+  const fits = free === undefined || total <= free
+  return { weights: sizes.weights, kv, workspace: sizes.workspace, total, fits, device: kind }
+}
+
+/**
+ * Refuses a model that cannot fit before its weights are read.
+ *
+ * @throws PolyLMError INSUFFICIENT_MEMORY with `required`, `available` and `suggestions`.
+ */
+export async function checkMemory(
+  checkpoint: Checkpoint, checked: CheckedEstimate, contextSize: number,
+): Promise<void> {
+  const { free } = await freeMemory(checked.device)
+  if (free === undefined) return
+  const estimate = await estimateMemory(checkpoint, checked, contextSize)
+  if (estimate.total <= free) return
+  const suggestions = [
+    ...(checked.precision === 'fp32' ? ["dtype: 'bf16'"] : []),
+    'a smaller contextSize',
+    ...(checked.kvMemory === undefined ? [] : ['a smaller kvMemory']),
+    'a machine or control group with more memory',
+  ]
+  throw new PolyLMError(
+    'INSUFFICIENT_MEMORY',
+    `the model needs ${estimate.total} bytes (weights ${estimate.weights}, KV cache ${estimate.kv}, ` +
+      `workspace ${estimate.workspace}), of which ${free} are free`,
+    { required: estimate.total, available: free, suggestions, hint: `try ${suggestions[0] ?? ''}` },
+  )
+}

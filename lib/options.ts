@@ -1,0 +1,261 @@
+// options.ts: the options of the public functions, as types with their defaults and ranges. How they
+// are checked is in option-table.ts, option-reader.ts, generate-options.ts and load-options.ts.
+import type { Prompt } from './prompt.js'
+
+/** Progress of {@link LoadOptions.onProgress}. */
+export interface LoadProgress {
+  /** `read`: weights are read and packed; `prepare`: memory is set up; `warmup`: a first step runs. */
+  readonly phase: 'read' | 'prepare' | 'warmup'
+  /** Bytes of weights read so far. */
+  readonly loaded: number
+  /** Bytes of weights to read. */
+  readonly total: number
+  /** The file that is being read. */
+  readonly file?: string | undefined
+}
+
+/** Receives what the library has to say; silent unless given. */
+export type Logger = (
+  level: 'debug' | 'info' | 'warn',
+  message: string,
+  fields: Readonly<Record<string, unknown>>,
+) => void
+
+/** Whose tokenizer rules and beam search are followed. */
+export type Compat = 'hf-4.55' | 'hf-4.31'
+
+/** Options of `Model.load` that decide what runs where. */
+export interface EstimateOptions {
+  /**
+   * Where to run: `auto` takes the best usable device, and `model.info.device.reason` says why not a
+   * better one. `ref` is a slow oracle in double precision for checking results.
+   * @default 'auto'
+   */
+  readonly device?: 'auto' | 'cpu' | 'ref' | 'cuda' | `cuda:${number}` | undefined
+  /**
+   * `bf16`: weights, products' inputs and KV cache in bfloat16, sums in float32. `fp32`: float32
+   * arithmetic on the exact weights. `auto` is `bf16`.
+   * @default 'auto'
+   */
+  readonly dtype?: 'auto' | 'bf16' | 'fp32' | undefined
+  /**
+   * Tokens of prompt and output together, 1 to the positions of the checkpoint.
+   * @default the positions of the checkpoint
+   */
+  readonly contextSize?: number | undefined
+  /**
+   * Sequences that can generate at the same time (every beam and every `n` counts), 1..1024.
+   * @default 64
+   */
+  readonly maxSequences?: number | undefined
+  /**
+   * Memory of the KV cache in bytes, as a number or as text such as `'4GiB'`. `auto`: four full
+   * contexts, or what a quarter of the memory that is free after the weights can hold if that is less
+   * (but at least one full context). Control group limits are respected.
+   * @default 'auto'
+   */
+  readonly kvMemory?: 'auto' | number | `${number}${'B' | 'KiB' | 'MiB' | 'GiB' | 'kB' | 'MB' | 'GB'}` | undefined
+}
+
+/** Options of `Model.load`. */
+export interface LoadOptions extends EstimateOptions {
+  /**
+   * Requests that may wait before `QUEUE_FULL`, 1..1000000.
+   * @default 4096
+   */
+  readonly maxQueue?: number | undefined
+  /**
+   * CPU workers, 1..1024. There is one pool per process: the first model decides.
+   * @default 'auto'
+   */
+  readonly threads?: 'auto' | number | undefined
+  /**
+   * Version of Hugging Face transformers whose tokenizer rules and beam search are followed.
+   * `hf-4.31` is the version that PolyLM's README pins.
+   * @default 'hf-4.55'
+   */
+  readonly compat?: Compat | undefined
+  /**
+   * LlamaTokenizer's `legacy`.
+   * @default the key of tokenizer_config.json, else false
+   */
+  readonly legacyTokenizer?: boolean | undefined
+  /** Receives remarks about the load. @default none */
+  readonly logger?: Logger | undefined
+  /** Aborting frees everything and rejects with the signal's reason. @default none */
+  readonly signal?: AbortSignal | undefined
+  /** Called at most about 20 times a second. What it throws ends the load. @default none */
+  readonly onProgress?: ((progress: LoadProgress) => void) | undefined
+}
+
+/** How text becomes tokens, for every call that takes a prompt. */
+export interface PromptOptions {
+  /**
+   * Whether bos and eos are added around text where the checkpoint's tokenizer asks for them.
+   * PolyLM's asks for none.
+   * @default true
+   */
+  readonly addSpecialTokens?: boolean | undefined
+  /**
+   * Whether special tokens written in text prompts are recognised, as Hugging Face does. Never
+   * applies to the content of messages.
+   * @default true
+   */
+  readonly parseSpecial?: boolean | undefined
+  /**
+   * What happens to message content that holds a marker of the template (such as `<|user|>`):
+   * `reject` throws INVALID_PROMPT, `escape` puts a space behind its first character.
+   * @default 'reject'
+   */
+  readonly controlText?: 'reject' | 'escape' | undefined
+}
+
+/** Options of `generate`, `stream`, `generateEach`, `explain` and a session's `send` and `stream`. */
+export interface GenerateOptions extends PromptOptions {
+  /**
+   * New tokens, 1..context. The default is silently limited to the room that is left; a given value
+   * that does not fit throws `CONTEXT_OVERFLOW`.
+   * @default 256
+   */
+  readonly maxTokens?: number | undefined
+  /** No end-of-sequence token before so many new tokens, 0..maxTokens. @default 0 */
+  readonly minTokens?: number | undefined
+  /** 0 is greedy; above 0 tokens are sampled, 0..100. @default 0 */
+  readonly temperature?: number | undefined
+  /** Keep the k most probable tokens; 0 is off. @default 0 */
+  readonly topK?: number | undefined
+  /** Keep the smallest set of tokens with this probability, 0..1; 1 is off. @default 1 */
+  readonly topP?: number | undefined
+  /** Drop tokens less probable than this share of the best one, 0..1; 0 is off. @default 0 */
+  readonly minP?: number | undefined
+  /** Locally typical sampling, 0..1; 1 is off. @default 1 */
+  readonly typicalP?: number | undefined
+  /** Drop tokens less probable than this, 0..1; 0 is off. @default 0 */
+  readonly epsilonCutoff?: number | undefined
+  /** Eta sampling, 0..1; 0 is off. @default 0 */
+  readonly etaCutoff?: number | undefined
+  /** Hugging Face's, over prompt and output, 0.0001..1000; 1 is off. @default 1 */
+  readonly repetitionPenalty?: number | undefined
+  /** No n-gram of this size twice, prompt included; 0 is off. @default 0 */
+  readonly noRepeatNgramSize?: number | undefined
+  /** OpenAI's: subtracted once for every token that was generated, -2..2. @default 0 */
+  readonly presencePenalty?: number | undefined
+  /** OpenAI's: subtracted per occurrence among the generated tokens, -2..2. @default 0 */
+  readonly frequencyPenalty?: number | undefined
+  /**
+   * Added to the score of a token, or of the last token of a sequence when the tokens before it were
+   * just produced. `-Infinity` bans.
+   * @default none
+   */
+  readonly bias?: ReadonlyArray<readonly [number | ArrayLike<number>, number]> | undefined
+  /**
+   * Only these tokens, or exactly one of these continuations (text or token ids, encoded without
+   * special tokens).
+   * @default none
+   */
+  readonly allow?:
+    | { readonly tokens: ArrayLike<number> }
+    | { readonly choices: ReadonlyArray<string | { readonly tokens: ArrayLike<number> }> }
+    | undefined
+  /** The first new token. @default none */
+  readonly forcedFirstToken?: number | undefined
+  /** The token at `maxTokens`. @default none */
+  readonly forcedLastToken?: number | undefined
+  /** Log-softmax after all processors, as Hugging Face's `renormalize_logits`. @default false */
+  readonly renormalize?: boolean | undefined
+  /** Beam search when above 1, 1..32. @default 1 */
+  readonly numBeams?: number | undefined
+  /** With `numBeams` and `temperature` above 0: sample the candidates of the beams. @default false */
+  readonly sampleBeams?: boolean | undefined
+  /** Exponent of the length in the score of a beam, -100..100. @default 1 */
+  readonly lengthPenalty?: number | undefined
+  /** When beam search ends, as in Hugging Face. @default false */
+  readonly earlyStopping?: boolean | 'never' | undefined
+  /** Which version's beam search. @default the model's `compat` */
+  readonly beamScoring?: Compat | undefined
+  /** Behave as if left-padded to this width with this token. @default none */
+  readonly padTo?: { readonly length: number; readonly tokenId: number } | undefined
+  /** Outputs per prompt, 1..16 and at most `numBeams` with beams. Greedy with n > 1 throws. @default 1 */
+  readonly n?: number | undefined
+  /** Text at which an output ends; at most 8 strings of at most 128 bytes of UTF-8. @default none */
+  readonly stop?: string | readonly string[] | undefined
+  /** Keep the stop string at the end of `text`. @default false */
+  readonly includeStop?: boolean | undefined
+  /**
+   * Tokens that end an output; a given list replaces the default and `[]` disables.
+   * @default model.info.stopTokenIds
+   */
+  readonly stopTokenIds?: ArrayLike<number> | undefined
+  /** Log-probability of each token with so many alternatives, 0..20. @default off */
+  readonly logprobs?: number | undefined
+  /** Of the raw distribution, or of the one after all processors. @default 'model' */
+  readonly logprobsOf?: 'model' | 'processed' | undefined
+  /** Noise depends on (seed, output index, step) alone, 0..2^53-1. @default random, see `result.seed` */
+  readonly seed?: number | undefined
+  /**
+   * `truncateLeft` keeps the last contextSize - maxTokens tokens of the prompt; `maxTokens` must be
+   * given then.
+   * @default 'error'
+   */
+  readonly onOverflow?: 'error' | 'truncateLeft' | undefined
+  /** Cancels the call. @default none */
+  readonly signal?: AbortSignal | undefined
+  /** `throw` rejects with the signal's reason, `return` resolves with what there is. @default 'throw' */
+  readonly onAbort?: 'throw' | 'return' | undefined
+  /** Longest time in the queue in milliseconds; then `QUEUE_TIMEOUT`. @default none */
+  readonly queueTimeoutMs?: number | undefined
+  /** Whether special tokens are left out of `text`. @default true */
+  readonly skipSpecialTokens?: boolean | undefined
+}
+
+/** Options of `logits`. */
+export interface LogitsOptions extends PromptOptions {
+  /** After which tokens of the prompt: the last one, or these indices, 1 to 64 of them. @default 'last' */
+  readonly positions?: 'last' | readonly number[] | undefined
+  /** Cancels the call. @default none */
+  readonly signal?: AbortSignal | undefined
+}
+
+/** One item of `loglikelihood`. */
+export interface LoglikelihoodItem {
+  /** May be empty: then the continuation follows `prefixToken`. */
+  readonly context: Prompt
+  /** What is scored; never empty. */
+  readonly continuation: Prompt
+}
+
+/** Options of `loglikelihood`. */
+export interface LoglikelihoodOptions {
+  /** Stands before an empty context. @default the tokenizer's bos, else eos, else the first stop token */
+  readonly prefixToken?: number | undefined
+  /** What to do with more tokens than the context holds: throw, or drop the first ones. @default 'error' */
+  readonly onOverflow?: 'error' | 'truncateLeft' | undefined
+  /** Cancels the call. @default none */
+  readonly signal?: AbortSignal | undefined
+  /** Called when an item is done. What it throws ends the call. @default none */
+  readonly onProgress?: ((progress: { readonly done: number; readonly total: number }) => void) | undefined
+}
+
+/** Options of `score`. */
+export interface ScoreOptions extends PromptOptions {
+  /** Stands before the first token; null: the first token is not scored. @default null */
+  readonly prefixToken?: number | null | undefined
+  /** Tokens that each scored token may see at most, 1..contextSize. @default contextSize */
+  readonly window?: number | undefined
+  /** Tokens scored per window, 1..window. Smaller is slower and gives each token more context. @default window */
+  readonly stride?: number | undefined
+  /** List every token with its log-probability and so many alternatives, 0..20. @default off */
+  readonly logprobs?: number | undefined
+  /** Cancels the call. @default none */
+  readonly signal?: AbortSignal | undefined
+}
+
+/** Options of `dispose`. */
+export interface DisposeOptions {
+  /**
+   * New calls reject with `DRAINING` and running ones may finish for so many milliseconds; the rest
+   * reject with `DISPOSED`.
+   * @default 0
+   */
+  readonly drainMs?: number | undefined
+}

@@ -1,0 +1,135 @@
+#!/usr/bin/env node
+// Builds the addon with CMake into build-cmake/<platform>-<arch>-<config> and copies it to build/Release.
+// Incremental: without changes it takes a moment. Used by `npm run demo`, `npm test`, node-gyp (binding.gyp),
+// prebuildify (prebuild.mjs), and on a user's machine as `npx polylm-build`. Options of CMakeLists.txt come from the
+// environment: POLYLM_CMAKE_<NAME>=<value> is -D<NAME>=<value>; those that are not given keep their last value.
+// Trap: cmake-js is a development dependency; without it plain CMake does the same (CMakeLists.txt finds the headers).
+import { spawnSync } from 'node:child_process'
+import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { availableParallelism } from 'node:os'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..')
+const cmakeFloor = [3, 21]
+const compilerFloors = { gcc: 12, clang: 14 }
+const install = {
+  linux: 'Debian, Ubuntu: sudo apt install g++ cmake    Fedora: sudo dnf install gcc-c++ cmake',
+  darwin: 'macOS: xcode-select --install, then brew install cmake',
+  win32: 'Windows: Visual Studio Build Tools with "Desktop development with C++", which contains CMake',
+}
+
+function stop(...lines) {
+  for (const line of lines) console.error(`polylm: ${line}`)
+  process.exit(1)
+}
+
+function readArguments(args) {
+  const options = {}
+  for (const arg of args) {
+    const [, name, value] = /^--([a-z-]+)(?:=(.*))?$/.exec(arg) ?? []
+    if (!['arch', 'config', 'copy-to', 'help'].includes(name)) stop(`unknown argument ${arg}; known are --arch= --config= --copy-to=`)
+    options[name] = value ?? true
+  }
+  return options
+}
+
+function output(command, args) {
+  const { status, stdout, error } = spawnSync(command, args, { encoding: 'utf8' })
+  return error !== undefined || status !== 0 ? undefined : stdout
+}
+
+function checkCmake() {
+  const text = output('cmake', ['--version'])
+  if (text === undefined) stop('CMake was not found; 3.21 or newer is needed to compile the native part', install[process.platform] ?? '')
+  const [major, minor] = (/version (\d+)\.(\d+)/.exec(text) ?? []).slice(1).map(Number)
+  if (major < cmakeFloor[0] || (major === cmakeFloor[0] && minor < cmakeFloor[1])) {
+    stop(`CMake ${major}.${minor} was found; ${cmakeFloor.join('.')} or newer is needed`, install[process.platform] ?? '')
+  }
+}
+
+function checkCompiler() {
+  if (process.platform === 'win32') return                 // CMake finds Visual Studio by itself
+  const candidates = process.env.CXX ? [process.env.CXX] : ['c++', 'g++', 'clang++']
+  const [name, text] = candidates.map(c => [c, output(c, ['--version'])]).find(([, t]) => t !== undefined) ?? []
+  const floors = 'g++ 12 or clang 14 or newer is needed to compile the native part'
+  if (name === undefined) stop(`no C++ compiler was found (tried ${candidates.join(', ')}); ${floors}`, install[process.platform] ?? '')
+  const clang = /clang version (\d+)/.exec(text)
+  const version = Number(clang?.[1] ?? /\b(\d+)\.\d+(?:\.\d+)?/.exec(text)?.[1])
+  const floor = clang ? compilerFloors.clang : compilerFloors.gcc
+  if (version < floor) stop(`${name} is ${clang ? 'clang' : 'g++'} ${version}; ${floors} (CXX=<compiler> chooses one)`)
+}
+
+function cmakeJs() {
+  try {
+    const require = createRequire(import.meta.url)
+    return path.join(path.dirname(require.resolve('cmake-js/package.json')), 'bin', 'cmake-js')
+  } catch {
+    return undefined
+  }
+}
+
+/** The -D options of the environment that the existing configuration does not have yet. */
+function changedOptions(folder, definitions) {
+  const file = path.join(folder, 'CMakeCache.txt')
+  if (!existsSync(file)) return undefined
+  const cache = new Map([...readFileSync(file, 'utf8').matchAll(/^([A-Za-z0-9_]+):[A-Z]+=(.*)$/gm)].map(m => [m[1], m[2]]))
+  // A configuration that was interrupted has a cache but no build files.
+  const whole = existsSync(path.join(folder, 'build.ninja')) || existsSync(path.join(folder, 'Makefile')) ||
+    existsSync(path.join(folder, 'polylm.sln'))
+  return whole ? definitions.filter(([name, value]) => cache.get(name) !== value) : undefined
+}
+
+function commands({ folder, arch, config, jobs, definitions }) {
+  const configured = changedOptions(folder, definitions)
+  const tool = cmakeJs()
+  const build = ['cmake', ['--build', folder, '--config', config, '--parallel', String(jobs)]]
+  if (configured?.length === 0) return [build]
+  if (tool !== undefined) {
+    return [[process.execPath, [tool, 'configure', '-l', 'warn', '-d', root, '-O', folder, '-B', config, '-a', arch,
+      ...definitions.map(([name, value]) => `--CD${name}=${value}`)]], build]
+  }
+  return [['cmake', ['-S', root, '-B', folder, `-DCMAKE_BUILD_TYPE=${config}`, `-DNODE_ARCH=${arch}`,
+    ...definitions.map(([name, value]) => `-D${name}=${value}`)]], build]
+}
+
+function run(steps) {
+  const env = { ...process.env }
+  for (const name of Object.keys(env)) {
+    if (/^MAKE(FLAGS|LEVEL|FILES)$|^MFLAGS$/.test(name)) delete env[name]    // node-gyp's make job server is not ours
+  }
+  for (const [command, args] of steps) {
+    const { status, error } = spawnSync(command, args, { stdio: 'inherit', env, cwd: root })
+    if (error) throw error
+    if (status !== 0) stop(`the native build failed (${path.basename(command)} ended with status ${status})`)
+  }
+}
+
+/** Through a new file and a rename: a process that runs the old one keeps it. */
+function copyIfChanged(file, to) {
+  if (existsSync(to) && readFileSync(file).equals(readFileSync(to))) return
+  mkdirSync(path.dirname(to), { recursive: true })
+  const temporary = `${to}.${process.pid}.tmp`
+  copyFileSync(file, temporary)
+  renameSync(temporary, to)
+  console.log(`polylm: wrote ${path.relative(root, to)}`)
+}
+
+const options = readArguments(process.argv.slice(2))
+if (options.help) {
+  console.log('compiles the native part of polylm: polylm-build [--arch=x64] [--config=Release] [--copy-to=build/Release]')
+  process.exit(0)
+}
+checkCmake()
+checkCompiler()
+const arch = options.arch ?? process.env.npm_config_arch ?? process.arch
+const config = options.config ?? 'Release'
+const folder = path.join(root, 'build-cmake', `${process.platform}-${arch}-${config}`)
+const jobs = process.env.POLYLM_JOBS ?? availableParallelism()
+const definitions = Object.entries(process.env)
+  .filter(([name]) => name.startsWith('POLYLM_CMAKE_')).map(([name, value]) => [name.slice('POLYLM_CMAKE_'.length), value])
+run(commands({ folder, arch, config, jobs, definitions }))
+const built = [path.join(folder, config, 'polylm.node'), path.join(folder, 'polylm.node')].find(existsSync)
+if (built === undefined) stop('the build ended without polylm.node (was it configured with POLYLM_ADDON=OFF?)')
+copyIfChanged(built, path.resolve(root, options['copy-to'] ?? path.join('build', config), 'polylm.node'))
