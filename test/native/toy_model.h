@@ -35,20 +35,23 @@ class Random {
   uint64_t next_ = 0;
 };
 
-// Logits of the token after `history`: they depend on its last two tokens.
+// Logits of the token after `history`: a hash of all of it, so that no two hypotheses have equal
+// sums (ties would be decided by the last bit, in which two implementations may differ).
 struct ToyModel {
   uint64_t key = 1;
   int64_t vocab = 10;
   double spread = 4.0;
 
   std::vector<float> logits(const std::vector<int32_t>& history) const {
-    const auto size = history.size();
-    const auto last = static_cast<uint32_t>(history[size - 1]);
-    const auto before = static_cast<uint32_t>(size > 1 ? history[size - 2] : -1);
+    uint64_t hash = key;
+    for (const int32_t id : history) {
+      hash = (hash ^ static_cast<uint64_t>(id + 1)) * 0x9E3779B97F4A7C15U;
+      hash ^= hash >> 29;
+    }
     std::vector<float> row;
     for (int64_t id = 0; id < vocab; ++id) {
-      const double u = philox_uniform(key, last, before, static_cast<uint32_t>(id));
-      const double v = philox_uniform(key + 1, last, before, static_cast<uint32_t>(id));
+      const double u = philox_uniform(hash, 0, 0, static_cast<uint32_t>(id));
+      const double v = philox_uniform(hash, 1, 0, static_cast<uint32_t>(id));
       row.push_back(static_cast<float>(spread * (u + v - 1.0)));
     }
     return row;
