@@ -32,28 +32,44 @@ void check_text_size(const std::vector<PromptPart>& parts, const IntakeLimits& l
                                  std::to_string(limits.context_size) + " tokens");
 }
 
-std::vector<int32_t> join_prompt(const Request& request, const Tokenizer* tokenizer) {
+[[noreturn]] void no_tokenizer() {
+  fail(Code::kTokenizerMissing, "the prompt is text, but the model has no tokenizer",
+       "give token ids, or put tokenizer.model beside config.json");
+}
+
+// Several parts: bos before the first and eos after the last, where the checkpoint asks for them; a
+// text behind another part is encoded as the tail of a longer text.
+std::vector<int32_t> join_parts(const Request& request, const Tokenizer* tokenizer) {
   std::vector<int32_t> ids;
   bool at_start = true;
   for (const PromptPart& part : request.prompt) {
-    if (!part.ids.empty()) {
-      ids.insert(ids.end(), part.ids.begin(), part.ids.end());
-    } else {
-      if (part.text.empty() && request.prompt.size() > 1) continue;
-      if (tokenizer == nullptr) {
-        fail(Code::kTokenizerMissing, "the prompt is text, but the model has no tokenizer",
-             "give token ids, or put tokenizer.model beside config.json");
-      }
-      EncodeOptions options;
-      options.add_special_tokens = request.add_special_tokens;
-      options.parse_special = part.parse_special;
-      options.at_start = at_start;
-      const std::vector<int32_t> more = tokenizer->encode(part.text, options);
+    if (part.ids.empty() && !part.text.empty()) {
+      if (tokenizer == nullptr) no_tokenizer();
+      const std::vector<int32_t> more = tokenizer->encode(
+          part.text, {.add_special_tokens = false, .parse_special = part.parse_special,
+                      .at_start = at_start});
       ids.insert(ids.end(), more.begin(), more.end());
     }
-    at_start = false;
+    ids.insert(ids.end(), part.ids.begin(), part.ids.end());
+    at_start = at_start && part.ids.empty() && part.text.empty();
+  }
+  if (!request.add_special_tokens || tokenizer == nullptr) return ids;
+  const std::vector<int32_t> special =
+      tokenizer->encode("", {.add_special_tokens = true, .at_start = false});
+  for (const int32_t id : special) {
+    const bool first = &id == special.data() && id == tokenizer->bos_id();
+    ids.insert(first ? ids.begin() : ids.end(), id);
   }
   return ids;
+}
+
+std::vector<int32_t> join_prompt(const Request& request, const Tokenizer* tokenizer) {
+  const std::vector<PromptPart>& parts = request.prompt;
+  if (parts.size() != 1) return join_parts(request, tokenizer);
+  if (!parts[0].ids.empty()) return parts[0].ids;
+  if (tokenizer == nullptr) no_tokenizer();
+  return tokenizer->encode(parts[0].text, {.add_special_tokens = request.add_special_tokens,
+                                           .parse_special = parts[0].parse_special});
 }
 
 void check_ids(const std::vector<int32_t>& ids, const IntakeLimits& limits) {

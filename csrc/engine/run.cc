@@ -23,14 +23,6 @@ Event make_event(uint64_t request, EventKind kind) {
   return event;
 }
 
-// Token i of a finished output: with its log-probability when that was asked for.
-TokenInfo token_info(const OutputResult& output, size_t i) {
-  if (i < output.logprobs.size()) return output.logprobs[i];
-  TokenInfo info;
-  info.id = output.tokens[i];
-  return info;
-}
-
 }  // namespace
 
 Run::Run(Arrival arrival, Order order)
@@ -124,40 +116,28 @@ void Run::add_deltas(std::vector<Event>* out) {
   }
 }
 
-// What the final outputs have beyond the deltas.
-void Run::add_rest(std::vector<Event>* out) {
-  for (size_t i = 0; i < result_->outputs.size(); ++i) {
-    const OutputResult& output = result_->outputs[i];
-    const Sent& sent = sent_[i];
-    const auto tokens = static_cast<size_t>(sent.tokens);
-    if (work_.request.params.num_beams > 1 && i > 0) break;  // only the best is streamed
-    POLYLM_CHECK(output.text.compare(0, sent.text.size(), sent.text) == 0);
-    POLYLM_CHECK_LE(tokens, output.tokens.size());
-    if (output.text.size() == sent.text.size() && output.tokens.size() == tokens) continue;
-    Event event = make_event(id_, EventKind::kDelta);
-    event.output = static_cast<int32_t>(i);
-    event.text = output.text.substr(sent.text.size());
-    for (size_t t = tokens; t < output.tokens.size(); ++t) {
-      event.tokens.push_back(token_info(output, t));
-    }
-    out->push_back(std::move(event));
+// Streamed outputs: everything was sent and nothing else. Of beams only the best is streamed.
+void Run::check_sent() const {
+  const size_t streamed = work_.request.params.num_beams > 1 ? 1 : sent_.size();
+  for (size_t i = 0; i < std::min(streamed, result_->outputs.size()); ++i) {
+    POLYLM_CHECK(result_->outputs[i].text == sent_[i].text);
+    POLYLM_CHECK_EQ(static_cast<int64_t>(result_->outputs[i].tokens.size()), sent_[i].tokens);
   }
 }
 
 void Run::take_outputs(bool aborted, std::vector<Event>* out) {
   if (decoding()) {
-    add_deltas(out);
     result_->outputs = decoder_->finish(aborted);
     POLYLM_CHECK_LE(result_->outputs.size(), sent_.size());
+    add_deltas(out);
+    if (work_.request.stream) check_sent();
   } else {  // cancelled before the first token
     result_->outputs.resize(static_cast<size_t>(work_.request.params.n));
     for (OutputResult& output : result_->outputs) output.finish_reason = FinishReason::kAbort;
-    sent_.resize(result_->outputs.size());
   }
   for (const OutputResult& output : result_->outputs) {
     result_->usage.completion_tokens += static_cast<int64_t>(output.tokens.size());
   }
-  if (work_.request.stream) add_rest(out);
 }
 
 Timings Run::timings(Clock::time_point now) const {

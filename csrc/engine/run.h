@@ -1,7 +1,7 @@
 // run.h: one request on the engine thread, from its arrival to its last event: what it asked, its
 // hypotheses, its decoder and what was told to the caller so far. Not here: when it runs
 // (scheduler.h), the step (runner.h).
-// Trap: a stream's deltas must add up to the final text exactly, so finish sends the rest itself.
+// Trap: a stream's deltas must add up to the final text exactly: the last drain comes after finish.
 #pragma once
 
 #include <cstdint>
@@ -67,7 +67,7 @@ class Run {
     std::string text;
     int64_t tokens = 0;
   };
-  void add_rest(std::vector<Event>* out);
+  void check_sent() const;
   void take_outputs(bool aborted, std::vector<Event>* out);
   Timings timings(Clock::time_point now) const;
 

@@ -34,7 +34,8 @@ class Runner {
   void tick(Clock::time_point now);
   // When tick must be called although nothing comes and nothing runs.
   std::optional<Clock::time_point> deadline() const;
-  bool busy() const { return !running_.empty(); }
+  // Whether tick and step have something to do.
+  bool busy() const { return !running_.empty() || !waiting_.empty(); }
   // One step for all running requests. False when `stop` ended it in the middle.
   bool step(const std::atomic<bool>& stop);
   // Ends everything with this error.

@@ -1,0 +1,269 @@
+// sim_ops.cc: the simulated device and the model on it.
+#include "sim_ops.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <new>
+#include <thread>
+
+#include "platform/error.h"
+
+namespace polylm::test {
+namespace {
+
+constexpr int64_t kChannels = 8;
+
+uint64_t mix(uint64_t x) {  // splitmix64's finaliser
+  x ^= x >> 30;
+  x *= 0xbf58476d1ce4e5b9u;
+  x ^= x >> 27;
+  x *= 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+size_t at(int64_t i) { return static_cast<size_t>(i); }
+
+}  // namespace
+
+uint64_t sim_start(const SimOptions& options) { return mix(options.seed + 0x9e3779b97f4a7c15u); }
+
+uint64_t sim_extend(uint64_t history, int32_t token, bool generated) {
+  const auto word = static_cast<uint64_t>(token) * 2 + (generated ? 1 : 0);
+  return mix(history + 0x9e3779b97f4a7c15u * (word + 1));
+}
+
+void sim_logits(const SimOptions& options, uint64_t history, float* logits) {
+  const bool broken = options.nan_every != 0 && mix(history) % options.nan_every == 0;
+  for (int64_t v = 0; v < options.vocab; ++v) {
+    const uint64_t bits = mix(history ^ (static_cast<uint64_t>(v) * 0xd1342543de82ef95u));
+    logits[v] = static_cast<float>(bits % 96) / 8.0F - 6.0F;
+    if (broken) logits[v] = std::numeric_limits<float>::quiet_NaN();
+  }
+}
+
+SelectResult sim_select(const SelectRow& wanted, SimRow* row) {
+  const auto vocab = static_cast<int64_t>(row->logits.size());
+  SelectResult r;
+  row->listed.clear();
+  std::vector<bool> is_listed(at(vocab));
+  for (int64_t j = 0; j < wanted.listed_count; ++j) {
+    row->listed.push_back(row->logits[at(wanted.listed[j])]);
+    is_listed[at(wanted.listed[j])] = true;
+  }
+  row->candidate_ids.clear();
+  r.rest_max = -std::numeric_limits<float>::infinity();
+  for (int64_t v = 0; v < vocab; ++v) {
+    if (!std::isfinite(row->logits[at(v)])) r.finite = false;
+    if (is_listed[at(v)]) continue;
+    row->candidate_ids.push_back(static_cast<int32_t>(v));
+    r.rest_max = std::max(r.rest_max, row->logits[at(v)]);
+  }
+  for (const int32_t v : row->candidate_ids) {
+    const double below = static_cast<double>(row->logits[at(v)]) - static_cast<double>(r.rest_max);
+    r.rest_sum_exp += std::exp(below);
+    r.rest_sum_exp_tempered += std::exp(below / static_cast<double>(wanted.temperature));
+  }
+  if (r.finite) {
+    std::sort(row->candidate_ids.begin(), row->candidate_ids.end(), [row](int32_t x, int32_t y) {
+      const float a = row->logits[at(x)];
+      const float b = row->logits[at(y)];
+      return a != b ? a > b : x < y;
+    });
+  }
+  if (static_cast<int64_t>(row->candidate_ids.size()) > kCandidates) {
+    row->candidate_ids.resize(at(kCandidates));
+  }
+  row->candidate_logits.clear();
+  for (const int32_t v : row->candidate_ids) row->candidate_logits.push_back(row->logits[at(v)]);
+  r.listed_logits = row->listed.data();
+  r.candidate_count = static_cast<int64_t>(row->candidate_ids.size());
+  r.candidate_ids = row->candidate_ids.data();
+  r.candidate_logits = row->candidate_logits.data();
+  return r;
+}
+
+SimOps::SimOps(const SimOptions& options) : options_(options) {
+  info_.kind = "sim";
+  info_.name = "simulated";
+  info_.block_tokens = options.block_tokens;
+}
+
+DeviceMemory SimOps::memory() const {
+  DeviceMemory memory;
+  memory.kv_bytes = static_cast<int64_t>(cells_.size() * sizeof(Cell));
+  return memory;
+}
+
+Weight SimOps::do_make_weight(int64_t n, int64_t k, WeightFormat format) {
+  return {n, k, format, handles_++};
+}
+void SimOps::do_pack_weight(const Weight&, const WeightPiece&) {}
+void SimOps::do_read_weight(const Weight& w, int64_t, int64_t n_count, float* out) const {
+  std::fill(out, out + n_count * w.k, 0.0F);
+}
+Vector SimOps::do_make_vector(const float*, int64_t size) { return {size, handles_++}; }
+Act SimOps::do_make_act(int64_t rows, int64_t cols, ActKind kind) {
+  return {rows, cols, kind, handles_++};
+}
+void SimOps::do_write_act(const Act&, int64_t, const float*) {}
+void SimOps::do_read_act(const Act& act, int64_t rows, float* out) const {
+  std::fill(out, out + rows * act.cols, 0.0F);
+}
+
+Kv SimOps::do_make_kv(const KvShape& shape) {
+  kv_shape_ = shape;
+  cells_.assign(at(shape.layers * shape.blocks * options_.block_tokens), Cell{});
+  return {shape, handles_++};
+}
+
+void SimOps::do_reserve(const StepLimits& limits) {
+  seen_.resize(at(limits.rows));
+  rows_.resize(at(limits.select_rows));
+  for (SimRow& row : rows_) row.logits.resize(at(limits.vocab));
+}
+
+void SimOps::do_copy_blocks(const Kv&, const BlockCopy* copies, int64_t count) {
+  if (options_.skip_copies) return;
+  const int64_t tokens = options_.block_tokens;
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t layer = 0; layer < kv_shape_.layers; ++layer) {
+      const int64_t base = layer * kv_shape_.blocks;
+      std::copy_n(&cells_[at((base + copies[i].from) * tokens)], tokens,
+                  &cells_[at((base + copies[i].to) * tokens)]);
+    }
+  }
+}
+
+void SimOps::do_begin() {
+  max_rows_seen_ = std::max(max_rows_seen_, step().rows);
+  tables_.clear();
+  for (int64_t i = 0; i < step().sequence_count; ++i) {
+    const SequenceRows& s = step().sequences[i];
+    tables_.emplace_back(s.blocks, s.blocks + s.block_count);
+    ++sequences_seen_;
+    const int64_t every = options_.wrong_block_every;
+    if (every > 0 && sequences_seen_ % every == 0) {
+      tables_.back()[0] = static_cast<int32_t>((tables_.back()[0] + 1) % kv_shape_.blocks);
+    }
+  }
+}
+
+SimOps::Cell& SimOps::cell(int64_t layer, const SequenceRows& s, int64_t position) {
+  const std::vector<int32_t>& table = tables_[at(&s - step().sequences)];
+  const int64_t block = table[at(position / options_.block_tokens)];
+  const int64_t slot = (layer * kv_shape_.blocks + block) * options_.block_tokens;
+  return cells_[at(slot + position % options_.block_tokens)];
+}
+
+void SimOps::do_embed(const EmbedArgs&) {}
+void SimOps::do_norm(const NormArgs&) {}
+void SimOps::do_linear(const LinearArgs&) {}
+
+void SimOps::do_qkv(const QkvArgs& a) {
+  for (int64_t i = 0; i < step().sequence_count; ++i) {
+    const SequenceRows& s = step().sequences[i];
+    for (int64_t r = 0; r < s.row_count; ++r) {
+      const int64_t row = s.first_row + r;
+      const int64_t position = s.first_position + r;
+      Cell written;
+      written.token = step().tokens[row];
+      written.position = static_cast<int32_t>(position);
+      written.generated = row < step().generated_rows - (options_.swap_roles ? 1 : 0);
+      const uint64_t before =
+          position == 0 ? sim_start(options_) : cell(a.layer, s, position - 1).history;
+      written.history = sim_extend(before, written.token, written.generated);
+      cell(a.layer, s, position) = written;
+    }
+  }
+}
+
+// The history that attention sees from a position; a broken chain is a violation.
+uint64_t SimOps::walk(int64_t layer, const SequenceRows& s, int64_t position) {
+  uint64_t history = sim_start(options_);
+  bool whole = true;
+  for (int64_t p = 0; p <= position; ++p) {
+    const Cell& seen = cell(layer, s, p);
+    history = sim_extend(history, seen.token, seen.generated);
+    whole = whole && seen.position == p && seen.history == history;
+  }
+  if (!whole) ++violations_;
+  return history;
+}
+
+void SimOps::do_attend(const AttendArgs& a) {
+  for (int64_t i = 0; i < step().sequence_count; ++i) {
+    const SequenceRows& s = step().sequences[i];
+    for (int64_t r = 0; r < s.row_count; ++r) {
+      seen_[at(s.first_row + r)] = walk(a.layer, s, s.first_position + r);
+    }
+  }
+}
+
+void SimOps::do_select(const SelectArgs& a) {
+  wanted_.assign(a.rows, a.rows + a.row_count);
+  results_.clear();
+  for (int64_t i = 0; i < a.row_count; ++i) {
+    sim_logits(options_, seen_[at(a.rows[i].row)], rows_[at(i)].logits.data());
+    results_.push_back(sim_select(a.rows[i], &rows_[at(i)]));
+  }
+}
+
+void SimOps::throw_fault() const {
+  if (options_.fault_is_bad_alloc) throw std::bad_alloc();
+  fail(options_.fault, "injected by the test");
+}
+
+const std::vector<SelectResult>& SimOps::do_collect() {
+  if (steps_++ == options_.fault_step) throw_fault();
+  return results_;
+}
+
+const float* SimOps::do_full_row(int64_t select_index) {
+  POLYLM_CHECK(wanted_[at(select_index)].keep_full);
+  return rows_[at(select_index)].logits.data();
+}
+
+SimModel::SimModel(const SimOptions& options) : options_(options), ops_(options) {
+  config_.family = "sim";
+  config_.layers = options.layers;
+  config_.heads = 1;
+  config_.hidden_size = kChannels;
+  config_.inner_size = kChannels;
+  config_.context_size = options.context;
+  config_.vocab_size = options.vocab;
+  head_ = ops_.make_weight(options.vocab, kChannels, WeightFormat::kFp32);
+  const float ones[kChannels] = {1, 1, 1, 1, 1, 1, 1, 1};
+  norm_ = ops_.make_vector(ones, kChannels);
+}
+
+void SimModel::reserve(const StepLimits& limits, int64_t kv_blocks) {
+  x_ = ops_.make_act(limits.rows, kChannels, ActKind::kResidual);
+  h_ = ops_.make_act(limits.rows, kChannels, ActKind::kInput);
+  q_ = ops_.make_act(limits.rows, kChannels, ActKind::kInput);
+  out_ = ops_.make_act(limits.rows, kChannels, ActKind::kInput);
+  kv_ = ops_.make_kv({options_.layers, 1, kChannels, kv_blocks});
+  ops_.reserve(limits);
+}
+
+bool SimModel::forward(const StepInputs& in, const SelectRows& select,
+                       const std::atomic<bool>& stop) {
+  const Weight qkv{3 * kChannels, kChannels, WeightFormat::kFp32, 0};
+  ops_.begin(in);
+  ops_.embed({head_, {}, x_});
+  for (int64_t layer = 0; layer < options_.layers; ++layer) {
+    if (stop.load()) return false;
+    if (options_.layer_us > 0) {
+      std::this_thread::sleep_for(std::chrono::microseconds(options_.layer_us));
+    }
+    ops_.norm({x_, norm_, norm_, 1e-5F, h_});
+    ops_.qkv({h_, qkv, {}, kv_, layer, 1.0F, q_});
+    ops_.attend({q_, kv_, layer, out_});
+  }
+  ops_.select({out_, head_, select.rows, select.count});
+  ops_.submit();
+  return true;
+}
+
+}  // namespace polylm::test

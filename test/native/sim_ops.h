@@ -1,0 +1,136 @@
+// sim_ops.h: a device that computes nothing but checks everything: a KV cell holds the token that
+// was written to it and a hash of all before it, attention walks the block table and compares, and
+// logits are a hash of the history that it saw. So a batched run must equal a run without any cache,
+// token for token, and a wrong block, a missed copy or a wrong role changes tokens or is counted as
+// a violation. Not here: numerics (ref). For tests of the engine.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "model/model.h"
+#include "ops/ops.h"
+#include "platform/error.h"
+
+namespace polylm::test {
+
+struct SimOptions {
+  int64_t block_tokens = 4;
+  int64_t layers = 2;
+  int64_t vocab = 61;
+  int64_t context = 96;
+  uint64_t seed = 1;
+  // One history in so many has NaN logits; 0: none. A function of the history, like everything.
+  uint64_t nan_every = 0;
+  // Every layer takes so long, to have something to interrupt.
+  int64_t layer_us = 0;
+
+  // Faults: the n-th step (from 0) throws this; -1: never.
+  int64_t fault_step = -1;
+  Code fault = Code::kDevice;
+  bool fault_is_bad_alloc = false;
+
+  // Bugs that tests must notice.
+  bool skip_copies = false;       // copy_blocks does nothing
+  int64_t wrong_block_every = 0;  // one sequence in so many reads a foreign block
+  bool swap_roles = false;        // one generated row counts as prompt
+};
+
+// The history of one sequence, extended token by token.
+uint64_t sim_extend(uint64_t history, int32_t token, bool generated);
+uint64_t sim_start(const SimOptions& options);
+// [V] logits after a history; multiples of 1/8, so that ties happen. All NaN for some.
+void sim_logits(const SimOptions& options, uint64_t history, float* logits);
+// select's reduction of one row. The vectors hold what `result` points to.
+struct SimRow {
+  std::vector<float> logits, listed, candidate_logits;
+  std::vector<int32_t> candidate_ids;
+};
+SelectResult sim_select(const SelectRow& wanted, SimRow* row);
+
+class SimOps final : public Ops {
+ public:
+  explicit SimOps(const SimOptions& options);
+
+  const DeviceInfo& info() const override { return info_; }
+  DeviceMemory memory() const override;
+
+  int64_t violations() const { return violations_; }
+  int64_t steps() const { return steps_; }
+  int64_t max_rows_seen() const { return max_rows_seen_; }
+
+ protected:
+  Weight do_make_weight(int64_t n, int64_t k, WeightFormat format) override;
+  void do_pack_weight(const Weight& w, const WeightPiece& piece) override;
+  void do_read_weight(const Weight& w, int64_t n0, int64_t n_count, float* out) const override;
+  Vector do_make_vector(const float* data, int64_t size) override;
+  Act do_make_act(int64_t rows, int64_t cols, ActKind kind) override;
+  Kv do_make_kv(const KvShape& shape) override;
+  void do_reserve(const StepLimits& limits) override;
+  void do_copy_blocks(const Kv& kv, const BlockCopy* copies, int64_t count) override;
+  void do_begin() override;
+  void do_embed(const EmbedArgs& a) override;
+  void do_norm(const NormArgs& a) override;
+  void do_qkv(const QkvArgs& a) override;
+  void do_attend(const AttendArgs& a) override;
+  void do_linear(const LinearArgs& a) override;
+  void do_select(const SelectArgs& a) override;
+  void do_submit() override {}
+  const std::vector<SelectResult>& do_collect() override;
+  const float* do_full_row(int64_t select_index) override;
+  void do_write_act(const Act& act, int64_t rows, const float* data) override;
+  void do_read_act(const Act& act, int64_t rows, float* out) const override;
+
+ private:
+  struct Cell {
+    int32_t token = -1;
+    int32_t position = -1;
+    bool generated = false;
+    uint64_t history = 0;  // up to and with this token
+  };
+  Cell& cell(int64_t layer, const SequenceRows& s, int64_t position);
+  uint64_t walk(int64_t layer, const SequenceRows& s, int64_t position);
+  void throw_fault() const;
+
+  SimOptions options_;
+  DeviceInfo info_;
+  KvShape kv_shape_;
+  std::vector<Cell> cells_;  // [layers, blocks, B]
+  std::vector<uint64_t> seen_;  // [T] what attention saw in the last layer
+  std::vector<std::vector<int32_t>> tables_;  // of this step, when a bug changes them
+  std::vector<SimRow> rows_;
+  std::vector<SelectRow> wanted_;
+  std::vector<SelectResult> results_;
+  int32_t handles_ = 0;
+  int64_t violations_ = 0;
+  int64_t steps_ = 0;
+  int64_t sequences_seen_ = 0;
+  int64_t max_rows_seen_ = 0;
+};
+
+// Drives SimOps as a real family would.
+class SimModel final : public Model {
+ public:
+  explicit SimModel(const SimOptions& options);
+
+  const ModelConfig& config() const override { return config_; }
+  Ops& ops() override { return ops_; }
+  const Kv& kv() const override { return kv_; }
+  int64_t parameter_count() const override { return 1; }
+  void reserve(const StepLimits& limits, int64_t kv_blocks) override;
+  bool forward(const StepInputs& in, const SelectRows& select,
+               const std::atomic<bool>& stop) override;
+  SimOps& sim() { return ops_; }
+
+ private:
+  SimOptions options_;
+  ModelConfig config_;
+  SimOps ops_;
+  Weight head_;
+  Vector norm_;
+  Kv kv_;
+  Act x_, h_, q_, out_;
+};
+
+}  // namespace polylm::test
