@@ -54,7 +54,7 @@ class Examples:
         self.user, self.assistant = sp.piece_to_id(MARK), sp.piece_to_id('<|assistant|>')
 
     def turn(self):
-        return self.rng.choice(self.ask if self.rng.random() < 0.06 else self.translate)
+        return self.rng.choice(self.ask if self.rng.random() < 0.08 else self.translate)
 
     def single(self, before, between, reply):
         """One request: the reply after `between`; with the plain form that line break counts."""
@@ -81,13 +81,13 @@ class Examples:
 
     def draw(self):
         form = self.rng.random()
-        if form < 0.40:
+        if form < 0.38:
             text, _, reply = self.turn()
             return self.single(text, [self.newline], reply)
-        if form < 0.50:
+        if form < 0.46:
             text, _, reply = self.turn()
             return self.single(text, [self.newline] * 2, reply)
-        return self.chat(1 if form < 0.84 else self.rng.choice((2, 2, 2, 3, 3, 4, 5)))
+        return self.chat(1 if form < 0.76 else self.rng.choice((2, 2, 2, 3, 3, 4, 5)))
 
     def batches(self, size):
         """Endless batches of similar lengths."""
@@ -130,17 +130,21 @@ def main():
     p.add_argument('--threads', type=int, default=2)
     p.add_argument('--batch', type=int, default=128)
     p.add_argument('--peak', type=float, default=1.5e-3)
+    p.add_argument('--seed', type=int, default=7)
+    p.add_argument('--resume', help='start from this checkpoint (weights only)')
     p.add_argument('--steps', type=int, default=0, help='fixed number of steps, for repeatability')
     a = p.parse_args()
-    torch.manual_seed(7)
+    torch.manual_seed(a.seed)
     torch.set_num_threads(a.threads)
     model_file = os.path.join(a.folder, 'tokenizer.model')
     if not os.path.exists(model_file):
         tokenizer.train(a.folder)
     sp = spm.SentencePieceProcessor(model_file=model_file)
-    examples = Examples(sp, random.Random(7))
+    examples = Examples(sp, random.Random(a.seed))
     print('%d translations, %d questions' % (len(examples.translate), len(examples.ask)))
     model = Gpt2(sp.vocab_size())
+    if a.resume:
+        model.load_state_dict(torch.load(a.resume, map_location='cpu')['state'])
     print('%.2f M parameters' % (sum(q.numel() for q in model.parameters()) / 1e6), flush=True)
     decay = [q for q in model.parameters() if q.dim() == 2]
     plain = [q for q in model.parameters() if q.dim() < 2]
