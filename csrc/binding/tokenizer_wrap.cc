@@ -17,20 +17,20 @@ namespace {
 
 constexpr napi_type_tag kTokenizerTag = {0x706f6c796c6d2d74, 0x6f6b656e697a6572};
 
-template <class T>
-std::vector<T> read_typed(const Napi::Object& object, const char* name, napi_typedarray_type type) {
+// Container: a vector or, for bytes, a string; copied once.
+template <class T, class Container = std::vector<T>>
+Container read_typed(const Napi::Object& object, const char* name, napi_typedarray_type type) {
   const Napi::Value value = object.Get(name);
   if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != type) {
     wrong_type(name, "a typed array of the right kind");
   }
   const auto array = value.As<Napi::TypedArrayOf<T>>();
   if (array.ElementLength() == 0) return {};
-  return {array.Data(), array.Data() + array.ElementLength()};
+  return Container(array.Data(), array.Data() + array.ElementLength());
 }
 
 std::string read_bytes(const Napi::Object& object, const char* name) {
-  const std::vector<uint8_t> bytes = read_typed<uint8_t>(object, name, napi_uint8_array);
-  return {bytes.begin(), bytes.end()};
+  return read_typed<uint8_t, std::string>(object, name, napi_uint8_array);
 }
 
 Compat read_compat(const Napi::Object& object) {
