@@ -2,6 +2,7 @@
 // the order of completion, and calls made beside it go first. Trap: one bad item is a result with an
 // error; what would fail every item (the model is gone, the input throws) ends the iteration.
 import { linkedController } from './abort.js'
+import { settler } from './call.js'
 import { prepareGenerate, runGenerate, type Core } from './core.js'
 import { isPolyLMError } from './errors.js'
 import { checkGenerate } from './generate-options.js'
@@ -32,40 +33,79 @@ export async function * generateEach(
   // Twice what runs at once: the next ones are encoded and waiting when a row becomes free.
   const most = Math.max(2, Math.ceil((2 * core.maxSequences) / width))
   const stop = linkedController(shared.signal)
-  const source = iteratorOf(inputs)
+  const source = new Source(inputs)
   const running = new Map<number, Promise<GenerateManyItem>>()
+  const aborted = rejection(stop.signal)
   let next = 0
-  let more = true
   try {
     for (;;) {
-      while (more && running.size < most) {
-        shared.signal?.throwIfAborted()
-        const { done, value } = await source.next()
-        if (done === true) more = false
-        else running.set(next, answer(core, value, shared.given, stop.signal, next++))
+      // An input that is slow to come must not hold back the answers that are there.
+      const pull = running.size < most ? source.pull() : undefined
+      if (pull === undefined && running.size === 0) return
+      const first = await Promise.race([aborted, ...(pull === undefined ? [] : [pull]), ...running.values()])
+      if ('input' in first) {
+        if (source.take()) running.set(next, answer(core, first.input, shared.given, stop.signal, next++))
+        continue
       }
-      if (running.size === 0) return
-      const item = await Promise.race(running.values())
-      running.delete(item.index)
-      if (!item.ok) throwIfOver(item.error, shared.signal)
-      yield item
+      running.delete(first.index)
+      if (!first.ok) throwIfOver(first.error, shared.signal)
+      yield first
     }
   } finally {
     stop.abort(new DOMException('the iteration was left', 'AbortError'))
     stop.release()
-    if (more) await source.return?.()
+    await source.leave()
     await Promise.allSettled(running.values())
   }
 }
 
-type Source = AsyncIterator<unknown> | Iterator<unknown>
+/** The inputs, asked for one at a time. */
+class Source {
+  readonly #iterator: AsyncIterator<unknown> | Iterator<unknown>
+  #pending: Promise<{ readonly input: unknown }> | undefined
+  #ended = false
 
-function iteratorOf(inputs: unknown): Source {
-  const source = inputs as Partial<AsyncIterable<unknown> & Iterable<unknown>> | null | undefined
-  const iterator = typeof inputs === 'string' ? undefined
-    : source?.[Symbol.asyncIterator]?.() ?? source?.[Symbol.iterator]?.()
-  if (iterator === undefined) throw new TypeError('generateEach: inputs is neither an Iterable nor an AsyncIterable')
-  return iterator
+  constructor(inputs: unknown) {
+    const given = inputs as Partial<AsyncIterable<unknown> & Iterable<unknown>> | null | undefined
+    const iterator = typeof inputs === 'string' ? undefined
+      : given?.[Symbol.asyncIterator]?.() ?? given?.[Symbol.iterator]?.()
+    if (iterator === undefined) throw new TypeError('generateEach: inputs is neither an Iterable nor an AsyncIterable')
+    this.#iterator = iterator
+  }
+
+  /** The next input, the same promise until it is taken; undefined after the last one. */
+  pull(): Promise<{ readonly input: unknown }> | undefined {
+    if (this.#ended) return undefined
+    return this.#pending ??= this.#next()
+  }
+
+  async #next(): Promise<{ readonly input: unknown }> {
+    const { done, value } = await this.#iterator.next()
+    if (done === true) this.#ended = true
+    return { input: value }
+  }
+
+  /** Whether what arrived is an input and not the end. */
+  take(): boolean {
+    this.#pending = undefined
+    return !this.#ended
+  }
+
+  /** Lets the iterator clean up; one that is still being waited for does that when it comes. */
+  async leave(): Promise<void> {
+    if (this.#ended) return
+    const left = this.#iterator.return?.()
+    if (this.#pending === undefined) await left
+    else Promise.resolve(left).catch(() => { /* nobody waits any more */ })
+  }
+}
+
+/** A promise that rejects with the signal's reason. */
+function rejection(signal: AbortSignal): Promise<never> {
+  const { promise, reject } = settler<never>()
+  if (signal.aborted) reject(signal.reason)
+  else signal.addEventListener('abort', () => { reject(signal.reason) }, { once: true })
+  return promise
 }
 
 async function answer(

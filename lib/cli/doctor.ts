@@ -4,7 +4,7 @@ import { execFile } from 'node:child_process'
 import { cpus, freemem, totalmem } from 'node:os'
 import { promisify } from 'node:util'
 import { Command } from 'commander'
-import { isPolyLMError, Model } from '../index.js'
+import { Model } from '../index.js'
 import type { DeviceInfo } from '../index.js'
 import { loadNative } from '../native.js'
 import { exitCodes, QuietFailure } from './failure.js'
@@ -49,7 +49,7 @@ async function diagnose(): Promise<Diagnosis> {
     memory: { total: totalmem(), free: freemem(), ...memoryLimit() },
     devices: await Model.devices(),
   }
-  return { ...facts, advice: advice(facts) }
+  return { ...facts, advice: adviceFor(facts) }
 }
 
 function binary(): Diagnosis['polylm'] {
@@ -57,7 +57,7 @@ function binary(): Diagnosis['polylm'] {
     const { compiler, cuda } = loadNative().describe()
     return { binary: 'found', compiler, cudaBuilt: cuda }
   } catch (e) {
-    return { binary: 'missing', problem: e instanceof Error ? e.message : String(e), ...(isPolyLMError(e) ? {} : {}) }
+    return { binary: 'missing', problem: e instanceof Error ? e.message : String(e) }
   }
 }
 
@@ -87,14 +87,14 @@ function memoryLimit(): { limit?: number } {
   return limit > 0 && limit < totalmem() ? { limit } : {}
 }
 
-function advice({ polylm, node, devices, memory }: Omit<Diagnosis, 'advice'>): string[] {
+function adviceFor({ polylm, node, devices, memory }: Omit<Diagnosis, 'advice'>): string[] {
   const list: string[] = []
   if (polylm.binary === 'missing') {
     list.push('compile the native part: npx polylm-build (needs CMake 3.21 and g++ 12, clang 14 or newer)')
   }
   if (Number(node.version.split('.')[0]) < 20) list.push('polylm needs Node 20 or newer')
-  for (const device of devices) {
-    if (!device.usable) list.push(`${device.name || device.kind} is not used: ${device.reason ?? 'no reason given'}`)
+  if (polylm.binary === 'found' && !devices.some(device => device.usable)) {
+    list.push('no device is usable; the reasons stand above')
   }
   const usable = memory.limit ?? memory.free
   if (usable < 5e9) list.push(`${bytes(usable)} of memory: enough for the demo model, not for PolyLM 1.7B (5 GB)`)
@@ -104,7 +104,7 @@ function advice({ polylm, node, devices, memory }: Omit<Diagnosis, 'advice'>): s
 function asText({ polylm, node, cpu, memory, devices, advice: list }: Diagnosis): string {
   const found = polylm.binary === 'found'
   const head = table([
-    ['binary', found ? `found, built with ${polylm.compiler}${polylm.cudaBuilt === true ? ', with CUDA' : ', without CUDA'}`
+    ['binary', found ? `found, compiler ${polylm.compiler}, ${polylm.cudaBuilt === true ? 'with' : 'without'} CUDA`
       : paint('red', `missing: ${polylm.problem}`)],
     ['node', `${node.version}, npm ${node.npm}, ${node.platform}${node.libc === undefined ? '' : `, ${node.libc}`}`],
     ['cpu', `${cpu.model}, ${cpu.cores} cores${cpu.forcedIsa === undefined ? '' : `, POLYLM_ISA=${cpu.forcedIsa}`}`],
@@ -117,8 +117,8 @@ function asText({ polylm, node, cpu, memory, devices, advice: list }: Diagnosis)
 }
 
 function deviceLine(device: DeviceInfo): string {
-  const isa = device.isa === undefined || device.isa === '' ? '' : ` (${device.isa})`
+  const isa = device.isa === undefined ? '' : `(${device.isa})`
   const state = device.usable ? paint('green', 'usable') : paint('yellow', 'not usable')
-  const reason = device.reason === undefined || device.reason === '' ? '' : `: ${device.reason}`
-  return `${device.name}${isa}, ${state}${reason}`
+  const reason = device.reason === undefined ? '' : `(${device.reason})`
+  return [device.name, isa, state, reason].filter(part => part !== '').join(' ')
 }

@@ -47,6 +47,13 @@ export function describeFailure(e: unknown, debug: boolean): string {
   return lines.join('\n') + '\n'
 }
 
+/** An error as a member of a JSON line. */
+export function errorJson(e: unknown): Record<string, unknown> {
+  const message = e instanceof Error ? e.message : String(e)
+  if (!isPolyLMError(e)) return { message }
+  return { code: e.code, message, ...(e.hint === undefined ? {} : { hint: e.hint }) }
+}
+
 function hintOf(e: unknown): string | undefined {
   if (e instanceof UsageError || isPolyLMError(e)) return e.hint
   const code = (e as NodeJS.ErrnoException | undefined)?.code

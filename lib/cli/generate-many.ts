@@ -1,9 +1,8 @@
 // generate-many.ts: `polylm generate --input`: JSON lines in, JSON lines out, as many at a time as the model takes.
 // Trap: answers come in the order of completion; `index` says which line (from 0, blank lines not counted).
 import type { Command } from 'commander'
-import { isPolyLMError } from '../index.js'
 import type { GenerateManyItem, GenerateOptions, Model } from '../index.js'
-import { exitCodes, QuietFailure, UsageError } from './failure.js'
+import { errorJson, exitCodes, QuietFailure, UsageError } from './failure.js'
 import type { Interrupt } from './interrupt.js'
 import { countLines, inputStream, JsonLinesFile, parseJsonLine, readLines, writtenIndices } from './lines.js'
 import { loadOptions, withModel } from './model-flags.js'
@@ -38,7 +37,7 @@ export async function generateMany(command: Command, dir: string, options: ManyO
     if (total !== undefined && done.size > 0) note(`${done.size} of ${total} answered before`)
     const todo = total === undefined ? undefined : total - done.size
     const failed = await withModel(dir, loadOptions(command), (model, interrupt) =>
-      answerAll(model, interrupt, new Input(command, options, done), sink, options.decoding, todo))
+      answerAll(model, interrupt, new Input(command, options, done, interrupt.signal), sink, todo))
     if (failed > 0) {
       note(`${failed} prompt(s) failed; see the lines with "ok":false`)
       throw new QuietFailure(exitCodes.failed)
@@ -55,18 +54,25 @@ class Input {
   readonly #command: Command
   readonly #options: ManyOptions
   readonly #done: ReadonlySet<number>
+  readonly #signal: AbortSignal
 
-  constructor(command: Command, options: ManyOptions, done: ReadonlySet<number>) {
+  constructor(command: Command, options: ManyOptions, done: ReadonlySet<number>, signal: AbortSignal) {
     this.#command = command
     this.#options = options
     this.#done = done
+    this.#signal = signal
+  }
+
+  /** The options for all lines. */
+  get decoding(): GenerateOptions {
+    return { ...this.#options.decoding, signal: this.#signal }
   }
 
   async * [Symbol.asyncIterator](): AsyncGenerator<InputLine> {
     const { input } = this.#options
     const template = templateOf(this.#command)
     let index = -1
-    for await (const line of readLines(inputStream(input), input)) {
+    for await (const line of readLines(inputStream(input, this.#signal), input)) {
       if (line.text.trim() === '') continue
       index++
       if (this.#done.has(index)) continue
@@ -78,7 +84,7 @@ class Input {
 }
 
 async function answerAll(
-  model: Model, interrupt: Interrupt, input: Input, sink: Sink, decoding: GenerateOptions, total: number | undefined,
+  model: Model, interrupt: Interrupt, input: Input, sink: Sink, total: number | undefined,
 ): Promise<number> {
   const bar = new Progress('generating', total ?? 1)
   const started = performance.now()
@@ -86,7 +92,7 @@ async function answerAll(
   let failed = 0
   let tokens = 0
   try {
-    for await (const item of model.generateEach(prompts(input), { ...decoding, signal: interrupt.signal })) {
+    for await (const item of model.generateEach(prompts(input), input.decoding)) {
       const { index, id } = input.taken[item.index] ?? { index: item.index, id: undefined }
       await sink.append(outputLine(index, id, item))
       finished++
@@ -116,12 +122,5 @@ function tokensPerSecond(tokens: number, started: number): string {
 /** One line of the output. */
 function outputLine(index: number, id: unknown, item: GenerateManyItem): Record<string, unknown> {
   const head = { index, ...(id === undefined ? {} : { id }), ok: item.ok }
-  if (item.ok) return { ...head, ...item.result.toJSON() }
-  const { error } = item
-  return {
-    ...head,
-    error: isPolyLMError(error)
-      ? { code: error.code, message: error.message, ...(error.hint === undefined ? {} : { hint: error.hint }) }
-      : { message: error instanceof Error ? error.message : String(error) },
-  }
+  return item.ok ? { ...head, ...item.result.toJSON() } : { ...head, error: errorJson(item.error) }
 }

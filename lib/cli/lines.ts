@@ -13,9 +13,11 @@ export interface Line {
   readonly text: string
 }
 
-/** The bytes of a file, or of standard input for '-'. */
-export function inputStream(file: string): AsyncIterable<Buffer> {
-  return file === '-' ? process.stdin : createReadStream(file)
+/** The bytes of a file, or of standard input for '-'; they end when the signal aborts, also in the middle. */
+export function inputStream(file: string, signal?: AbortSignal): AsyncIterable<Buffer> {
+  const stream = file === '-' ? process.stdin : createReadStream(file)
+  signal?.addEventListener('abort', () => { stream.destroy() }, { once: true })
+  return stream
 }
 
 /** Lines of a byte stream without their ends; a byte order mark at the start is dropped. */

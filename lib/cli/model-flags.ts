@@ -1,5 +1,5 @@
 // model-flags.ts: the `<model>` argument, --demo, and the flags of Model.load, shared by the commands.
-import { Option, InvalidArgumentError } from 'commander'
+import { Option } from 'commander'
 import type { Command } from 'commander'
 import { demoModel, Model } from '../index.js'
 import type { LoadOptions } from '../index.js'
@@ -13,14 +13,13 @@ function autoOrInteger(text: string): number | 'auto' {
   return text === 'auto' ? text : integer(text)
 }
 
+/** A plain number is bytes; the library reads sizes such as 4GiB itself. */
 function memorySize(text: string): string | number {
-  if (/^\d+$/.test(text)) return Number(text)
-  if (text === 'auto' || /^\d+(\.\d+)?\s?([KMGT]i?)?B$/i.test(text)) return text
-  throw new InvalidArgumentError('It must be auto, a number of bytes, or a size as 4GiB.')
+  return /^\d+$/.test(text) ? Number(text) : text
 }
 
 const loadFlags = [
-  new Option('--device <device>', 'auto, cpu, cuda or cuda:N (default: auto)'),
+  new Option('--device <device>', 'auto (default), cpu, cuda, cuda:N, or ref, a slow oracle'),
   new Option('--dtype <type>', 'auto, bf16 or fp32 (default: auto, which is bf16)'),
   new Option('--threads <n>', 'CPU workers (default: auto)').argParser(autoOrInteger),
   new Option('--context-size <n>', 'tokens of prompt and output (default: the model\'s)').argParser(integer),

@@ -1,9 +1,10 @@
 // score.ts: `polylm score`: perplexity of texts and log-likelihood of continuations, as JSON lines.
 // Trap: a plain text file is one document; --by-line makes each line one.
 import { Command, InvalidArgumentError, Option } from 'commander'
+import { isPolyLMError } from '../index.js'
 import type { Model, Prompt } from '../index.js'
 import { integer } from './decoding-flags.js'
-import { exitCodes, QuietFailure, UsageError } from './failure.js'
+import { errorJson, exitCodes, QuietFailure, UsageError } from './failure.js'
 import type { Interrupt } from './interrupt.js'
 import { inputStream, isRecord, parseJsonLine, readLines, readText } from './lines.js'
 import type { Line } from './lines.js'
@@ -19,7 +20,7 @@ Examples:
     a line of items.jsonl: "text", {"text":"..."}, {"tokens":[1,2]},
     or {"context":"Paris is in","continuation":" France"}; "id" comes back with the score`
 
-/** Lines scored together: enough to fill the steps of any model, few enough to show progress. */
+/** Lines in flight: enough to fill the steps of any model, few enough to show progress. */
 const groupSize = 64
 
 interface ScoreOptions {
@@ -111,6 +112,7 @@ class Scorer {
   #logprob = 0
   #count = 0
   #bytes = 0
+  #failed = 0
 
   constructor(model: Model, options: ScoreOptions, interrupt: Interrupt) {
     this.#model = model
@@ -123,7 +125,7 @@ class Scorer {
     try {
       for (let first = 0; first < items.length; first += groupSize) {
         const group = items.slice(first, first + groupSize)
-        const rows = await this.#group(group)
+        const rows = await Promise.all(group.map(item => this.#row(item)))
         for (const [i, row] of rows.entries()) {
           const id = group[i]?.id
           await printJson({ index: first + i, ...(id === undefined ? {} : { id }), ...row })
@@ -134,39 +136,38 @@ class Scorer {
       bar.stop()
     }
     this.#summary(items.length)
+    if (this.#failed > 0) throw new QuietFailure(exitCodes.failed)
   }
 
-  /** The rows of a group, in its order; pairs go to the model together, so that equal contexts are computed once. */
-  async #group(group: readonly Item[]): Promise<Record<string, unknown>[]> {
-    const pairs = group.filter(item => item.kind === 'pair')
-    const scores = pairs.length === 0 ? [] : await this.#model.loglikelihood(pairs, this.#pairOptions())
-    const texts = await Promise.all(group.map(item => (item.kind === 'text' ? this.#text(item.prompt) : undefined)))
-    let next = 0
-    return texts.map(text => {
-      if (text !== undefined) return text
-      const score = scores[next++]
-      return score === undefined ? {} : { ...score, tokens: [...score.tokens], tokenLogprobs: [...score.tokenLogprobs] }
+  /** The row of one item; what only this item fails with is its row. */
+  async #row(item: Item): Promise<Record<string, unknown>> {
+    try {
+      return item.kind === 'pair' ? await this.#pair(item) : await this.#text(item.prompt)
+    } catch (e) {
+      if (!isPolyLMError(e) || e.fatal || e.code === 'INVALID_OPTION') throw e
+      this.#failed++
+      return { error: errorJson(e) }
+    }
+  }
+
+  async #pair(item: Item & { kind: 'pair' }): Promise<Record<string, unknown>> {
+    const prefixToken = this.#prefixToken()
+    const [score] = await this.#model.loglikelihood([item], {
+      signal: this.#interrupt.signal, ...(typeof prefixToken === 'number' ? { prefixToken } : {}),
     })
-  }
-
-  #pairOptions(): { signal: AbortSignal; prefixToken?: number } {
-    const token = this.#prefixToken()
-    return { signal: this.#interrupt.signal, ...(token === undefined || token === null ? {} : { prefixToken: token }) }
+    return score === undefined ? {} : { ...score, tokens: [...score.tokens], tokenLogprobs: [...score.tokenLogprobs] }
   }
 
   async #text(prompt: Prompt): Promise<Record<string, unknown>> {
     const { window, stride, logprobs } = this.#options
-    const token = this.#prefixToken()
     const score = await this.#model.score(prompt, {
-      signal: this.#interrupt.signal,
-      ...(token === undefined ? {} : { prefixToken: token }),
-      ...(window === undefined ? {} : { window }), ...(stride === undefined ? {} : { stride }),
-      ...(logprobs === undefined ? {} : { logprobs }),
+      signal: this.#interrupt.signal, prefixToken: this.#prefixToken(), window, stride, logprobs,
     })
     this.#logprob += score.logprob
     this.#count += score.count
     this.#bytes += score.bytes
-    return logprobs === undefined ? withoutLogprobs(score) : { ...score }
+    const { logprobs: tokens, ...sums } = score
+    return tokens === null ? sums : { ...sums, logprobs: tokens }
   }
 
   #prefixToken(): number | null | undefined {
@@ -179,14 +180,10 @@ class Scorer {
   }
 
   #summary(documents: number): void {
+    if (this.#failed > 0) note(`${this.#failed} of ${documents} failed; see the lines with "error"`)
     if (this.#count === 0) return
     const nats = -this.#logprob
     note(`${documents} document(s), ${this.#count} tokens, perplexity ${Math.exp(nats / this.#count).toFixed(4)}, ` +
       `${(nats / Math.LN2 / Math.max(1, this.#bytes)).toFixed(4)} bits per byte`)
   }
-}
-
-function withoutLogprobs(score: object): Record<string, unknown> {
-  const { logprobs: _, ...rest } = score as Record<string, unknown>
-  return rest
 }

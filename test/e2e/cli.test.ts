@@ -112,12 +112,16 @@ test('score: a document, lines, and continuations, in the order of the input', a
   expect(jsonLines(byLine.stdout).map(({ index }) => index)).toEqual([0, 1])
   const pairs = [
     { id: 'right', context: 'Beijing is the', continuation: ' capital' },
-    { id: 'wrong', context: 'Beijing is the', continuation: ' zebra' }, 'Rome',
+    { id: 'wrong', context: 'Beijing is the', continuation: ' zebra' }, 'Rome is the',
+    { tokens: [999_999] },
   ]
-  const scored = jsonLines((await polylm(['score', '--demo', '-', '--format', 'jsonl'], {
+  const { status, stdout, stderr } = await polylm(['score', '--demo', '-', '--format', 'jsonl'], {
     input: pairs.map(pair => JSON.stringify(pair)).join('\n'),
-  })).stdout) as { id?: string; logprob: number }[]
-  expect(scored.map(({ id }) => id)).toEqual(['right', 'wrong', undefined])
+  })
+  const scored = jsonLines(stdout) as { id?: string; logprob: number; error?: { code: string } }[]
+  expect(scored.map(({ id }) => id)).toEqual(['right', 'wrong', undefined, undefined])
+  expect([status, scored[3]?.error?.code]).toEqual([1, 'INVALID_PROMPT'])
+  expect(stderr).toContain('1 of 4 failed')
   expect(scored[0]?.logprob).toBeGreaterThan(scored[1]?.logprob ?? 0)
 })
 

@@ -6,7 +6,7 @@ try {
   const { text, usage } = await model.generate(prompt, { numBeams: 4, earlyStopping: true, maxTokens: 64 })
   console.log(text.trim(), usage.completionTokens)
 
-  const messages = [{ role: 'user', content: 'What is the capital of Italy?' }] as const
+  const messages = [{ role: 'user', content: 'What is the capital of France?' }] as const
   const stream = await model.stream({ messages, template: 'assistant' }, { maxTokens: 40 })
   for await (const piece of stream.textStream) process.stdout.write(piece)
 } finally {
