@@ -11,6 +11,10 @@ export type { FromHuggingFaceContext, FromHuggingFaceResult } from './hugging-fa
 export { Model } from './model.js'
 export type { DeviceInfo, Explanation, ModelInfo, ModelStatic, ModelStats } from './model.js'
 export { Tokenizer } from './tokenizer/tokenizer.js'
+export type {
+  DecodeOptions, EncodeOptions, Encoding, SpecialToken, SpecialTokens, StreamDecoder, StreamDecoderOptions,
+  TokenizerLoadOptions,
+} from './tokenizer/tokenizer.js'
 export type { GenerationConfig, GenerationValue } from './checkpoint/types.js'
 export type { Message, Template, TemplatePart } from './chat.js'
 export type { TokenLogprob, TopLogprob } from './events.js'
