@@ -29,6 +29,7 @@ class Journal {
   void add(const Event& event);
   void add_all(std::vector<Event>* events);
   const Entry& of(uint64_t id) const { return entries_.at(id); }
+  bool knows(uint64_t id) const { return entries_.count(id) > 0; }
   bool ended(uint64_t id) const { return entries_.count(id) > 0 && entries_.at(id).ended; }
   int64_t ends() const { return ends_; }
   // A stream's deltas against its result.
