@@ -95,10 +95,10 @@ export async function measure(
 }
 
 function machine(model: Model): { cpu: string; cores: number; device: string; node: string } {
-  const { name, isa } = model.info.device
+  const { kind, isa } = model.info.device
   return {
     cpu: cpus()[0]?.model.trim() ?? 'unknown', cores: cpus().length,
-    device: isa === undefined ? name : `${name} (${isa})`, node: process.versions.node,
+    device: isa === undefined ? kind : `${kind} ${isa}`, node: process.versions.node,
   }
 }
 

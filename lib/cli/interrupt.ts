@@ -1,4 +1,5 @@
 // interrupt.ts: Ctrl-C. The first one aborts a signal, so that what runs ends cleanly; the second one leaves at once.
+import { setMaxListeners } from 'node:events'
 import { exitCodes } from './failure.js'
 import { note } from './terminal.js'
 
@@ -8,6 +9,7 @@ export class Interrupt {
   readonly #handler = (): void => this.press()
 
   constructor() {
+    setMaxListeners(0, this.#controller.signal)           // a command may run many calls at once
     process.on('SIGINT', this.#handler)
   }
 
