@@ -62,8 +62,8 @@ Event failed_event(uint64_t id, const Error& error) {
   return event;
 }
 
-// Runs f until it succeeds. f may be repeated; all that can stop it is a lack of memory, and giving up
-// would leave callers waiting for ever.
+// Runs f until it succeeds. f may be repeated; all that can stop it is a lack of memory, and giving
+// up would leave callers waiting for ever.
 template <class F>
 void insist(F&& f) {
   for (;;) {

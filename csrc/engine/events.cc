@@ -44,7 +44,8 @@ Error caught_error() {
   } catch (const Error& e) {
     return e;
   } catch (const std::bad_alloc&) {
-    return {Code::kInsufficientMemory, "an allocation failed", "free memory or load a smaller model"};
+    return {Code::kInsufficientMemory, "an allocation failed",
+            "free memory or load a smaller model"};
   } catch (const std::exception& e) {
     return {Code::kInternal, std::string("unexpected exception: ") + e.what()};
   } catch (...) {

@@ -1,6 +1,6 @@
-// inbox.h: the way into the engine and its only lock besides the event queue's: requests go from the
-// caller to the intake thread to the engine thread, cancels and the end overtake them. Not here: what
-// is done with any of it (engine.cc).
+// inbox.h: the way into the engine and its only lock besides the event queue's: requests go from
+// the caller to the intake thread to the engine thread, cancels and the end overtake them. Not
+// here: what is done with any of it (engine.cc).
 // Trap: a cancel may come before its request has left the intake; the mark then travels with it.
 #pragma once
 

@@ -27,9 +27,10 @@ void check_text_size(const std::vector<PromptPart>& parts, const IntakeLimits& l
   }
   const int64_t most = checked_mul(kPromptBytesPerToken, limits.context_size);
   if (bytes <= most) return;
-  invalid_prompt("too long", "the prompt has " + std::to_string(bytes) + " bytes of text, at most " +
-                                 std::to_string(most) + " can fit a context of " +
-                                 std::to_string(limits.context_size) + " tokens");
+  invalid_prompt("too long",
+                 "the prompt has " + std::to_string(bytes) + " bytes of text, at most " +
+                     std::to_string(most) + " can fit a context of " +
+                     std::to_string(limits.context_size) + " tokens");
 }
 
 [[noreturn]] void no_tokenizer() {

@@ -1,8 +1,8 @@
 // runner.h: everything that only the engine thread touches: waiting and running requests, blocks,
-// reservations and the step. Knows no threads and no clock of its own, so a test can drive it step by
-// step from a seed. Not here: the loop and the queues (engine.cc).
-// Trap: an error of one request ends that request; whatever else step() throws (DEVICE, INTERNAL, no
-// memory) means that no request can go on: call fail_all.
+// reservations and the step. Knows no threads and no clock of its own, so a test can drive it step
+// by step from a seed. Not here: the loop and the queues (engine.cc).
+// Trap: an error of one request ends that request; whatever else step() throws (DEVICE, INTERNAL,
+// no memory) means that no request can go on: call fail_all.
 #pragma once
 
 #include <atomic>

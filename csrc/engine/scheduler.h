@@ -38,8 +38,8 @@ struct Demand {
   int64_t rows = 0;  // of generated tokens in one step; 1 for scoring
 };
 
-// Blocks in the worst case: the full blocks of the prompt are shared by all hypotheses, each has its
-// own from there on. max_tokens is 0 for scoring. The last new token is never computed.
+// Blocks in the worst case: the full blocks of the prompt are shared by all hypotheses, each has
+// its own from there on. max_tokens is 0 for scoring. The last new token is never computed.
 int64_t blocks_for_request(int64_t prompt_rows, int64_t max_tokens, int64_t width,
                            int64_t block_tokens);
 
@@ -53,7 +53,7 @@ struct RunView {
   int64_t computed = 0;     // prompt rows that are done
   int64_t prompt_rows = 0;  // prompt rows in all
   int64_t score_from = 0;   // rows from here on are scored; prompt_rows: none
-  const std::vector<int64_t>* kept = nullptr;  // ascending rows whose full logits are wanted, or null
+  const std::vector<int64_t>* kept = nullptr;  // ascending rows whose full logits are wanted
 };
 
 struct PlanLimits {

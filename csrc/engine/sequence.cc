@@ -1,4 +1,5 @@
-// sequence.cc: block tables with copy-on-write, and the step from one set of hypotheses to the next.
+// sequence.cc: block tables with copy-on-write, and the step from one set of hypotheses to the
+// next.
 #include "engine/sequence.h"
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// sequence.h: one row of tokens and the KV blocks that hold its past, and the set of hypotheses of a
-// request, which fork, die and change places. Not here: which token comes next (decoder.h), when
+// sequence.h: one row of tokens and the KV blocks that hold its past, and the set of hypotheses of
+// a request, which fork, die and change places. Not here: which token comes next (decoder.h), when
 // (scheduler.h). Engine thread only.
 // Trap: blocks cover exactly the computed tokens between steps; own() makes room before a step, and
 // committed() must follow it, or the next own() repeats the same positions.

@@ -1,5 +1,5 @@
-// step_batch.cc: filling the buffers of a step. Nothing here allocates after the constructor: a full
-// buffer is a broken promise of the scheduler.
+// step_batch.cc: filling the buffers of a step. Nothing here allocates after the constructor: a
+// full buffer is a broken promise of the scheduler.
 #include "engine/step_batch.h"
 
 #include <algorithm>

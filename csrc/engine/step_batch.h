@@ -1,5 +1,5 @@
-// step_batch.h: the buffers of one step: rows, sequences, selects and copies, all reserved once, and
-// handed to the model as StepInputs and SelectRows. Not here: which rows (scheduler.h) or what
+// step_batch.h: the buffers of one step: rows, sequences, selects and copies, all reserved once,
+// and handed to the model as StepInputs and SelectRows. Not here: which rows (scheduler.h) or what
 // becomes of them (runner.h).
 // Trap: rows of generated tokens must all be added before the first row of a prompt.
 #pragma once

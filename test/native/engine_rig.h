@@ -1,5 +1,5 @@
-// engine_rig.h: an engine on the simulated device whose consumer is the test's own thread, and small
-// requests for it. For tests of the engine.
+// engine_rig.h: an engine on the simulated device whose consumer is the test's own thread, and
+// small requests for it. For tests of the engine.
 #pragma once
 
 #include <atomic>

@@ -1,7 +1,7 @@
 // engine_sim_test.cc: whole engines on the simulated device, from seeds that replay: thousands of
 // requests of all kinds arrive, are cancelled and time out at random moments, under random budgets
-// and too little memory, and every result must equal the run alone. Then the same with threads, with
-// faults, and with bugs that must be noticed (a test that cannot fail proves nothing).
+// and too little memory, and every result must equal the run alone. Then the same with threads,
+// with faults, and with bugs that must be noticed (a test that cannot fail proves nothing).
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -354,7 +354,8 @@ void threaded_run(uint64_t run_seed, int ending) {
   std::vector<std::thread> callers;
   for (int c = 0; c < kCallers; ++c) {
     callers.emplace_back([&, c] {
-      caller(&engine, s, tokenizer, run_seed * 10 + static_cast<uint64_t>(c), 40, &all[static_cast<size_t>(c)]);
+      const auto at = static_cast<size_t>(c);
+      caller(&engine, s, tokenizer, run_seed * 10 + at, 40, &all[at]);
     });
   }
   if (ending == 2) {

@@ -1,5 +1,6 @@
-// engine_test.cc: the engine's promises one by one, on the simulated device: what is refused and how,
-// results, events, the queue, cancelling in every phase. Failures and the end: engine_end_test.cc.
+// engine_test.cc: the engine's promises one by one, on the simulated device: what is refused and
+// how, results, events, the queue, cancelling in every phase. Failures and the end:
+// engine_end_test.cc.
 #include <cmath>
 #include <thread>
 

@@ -1,8 +1,8 @@
 // sim_ops.h: a device that computes nothing but checks everything: a KV cell holds the token that
 // was written to it and a hash of all before it, attention walks the block table and compares, and
-// logits are a hash of the history that it saw. So a batched run must equal a run without any cache,
-// token for token, and a wrong block, a missed copy or a wrong role changes tokens or is counted as
-// a violation. Not here: numerics (ref). For tests of the engine.
+// logits are a hash of the history that it saw. So a batched run must equal a run without any
+// cache, token for token, and a wrong block, a missed copy or a wrong role changes tokens or is
+// counted as a violation. Not here: numerics (ref). For tests of the engine.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
 // sim_reference.h: what a request must give on the simulated device, computed without an engine: no
-// batch, no blocks, no scheduler, just the decoder and the hash of each hypothesis' own history. And
-// random requests to try. For tests of the engine.
+// batch, no blocks, no scheduler, just the decoder and the hash of each hypothesis' own history.
+// And random requests to try. For tests of the engine.
 #pragma once
 
 #include <cstdint>
