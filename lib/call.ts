@@ -41,6 +41,7 @@ export function startCall(
 ): Call {
   const { signal, returnOnAbort } = rules
   if (!returnOnAbort) signal?.throwIfAborted()
+  const caller = new Error('called here')
   const id = submit(engine, request)
   const { promise, resolve, reject } = settler<NativeResult>()
   const cancel = (): void => { engine.native.cancel(id) }
@@ -60,11 +61,20 @@ export function startCall(
     prefill: (done, total) => { if (!ended) listener.prefill?.(done, total) },
     delta: (output, text, tokens) => { if (!ended) listener.delta?.(output, text, tokens) },
     finished: result => { end(() => { resolve(result) }) },
-    failed: error => { end(() => { reject(error) }) },
+    failed: error => { end(() => { reject(withCaller(error, caller)) }) },
   })
   if (signal?.aborted === true) onAbort()
   else signal?.addEventListener('abort', onAbort)
   return { result: promise, cancel }
+}
+
+// An error comes out of the engine's loop; its stack shows who asked instead.
+function withCaller(error: unknown, caller: Error): unknown {
+  if (error instanceof Error && caller.stack !== undefined) {
+    const frames = caller.stack.slice(caller.stack.indexOf('\n') + 1)
+    error.stack = `${error.name}: ${error.message}\n${frames}`
+  }
+  return error
 }
 
 function submit(engine: Engine, request: NativeRequest): number {

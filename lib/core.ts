@@ -1,8 +1,10 @@
 // core.ts: a loaded model as the functions behind its methods see it: the engine and what checking
 // prompts and options needs. Not here: the public class (model.ts), loading (load.ts).
 import type { Engine } from './call.js'
+import { isPolyLMError, PolyLMError } from './errors.js'
 import { checkGenerate, type CheckedGenerate, type OptionContext } from './generate-options.js'
 import { inCore, type NativePart, type NativeRequest } from './native.js'
+import type { OptionBag } from './option-reader.js'
 import type { PromptContext } from './prompt.js'
 import { promptParts } from './prompt.js'
 import { startCall } from './call.js'
@@ -36,7 +38,8 @@ export interface TextRules {
 
 /** Ids of a text, on this thread. */
 export function encodeText(core: Core, text: string, rules: TextRules): Int32Array {
-  return inCore(() => core.engine.native.encodeText(text, rules.addSpecialTokens, rules.parseSpecial, rules.atStart)).ids
+  const { addSpecialTokens, parseSpecial, atStart } = rules
+  return inCore(() => core.engine.native.encodeText(text, addSpecialTokens, parseSpecial, atStart)).ids
 }
 
 /** Checks prompt and options of a generate call. */
@@ -69,11 +72,28 @@ const resultOf = (checked: CheckedGenerate) => (native: Parameters<typeof genera
 export async function runGenerate(
   core: Core, { checked, request }: PreparedGenerate, batch = false,
 ): Promise<GenerateResult> {
-  const call = startCall(core.engine, batch ? { ...request, batch } : request, checked)
-  return resultOf(checked)(await call.result)
+  try {
+    const call = startCall(core.engine, batch ? { ...request, batch } : request, checked)
+    return resultOf(checked)(await call.result)
+  } catch (e) {
+    throw withValue(e, checked.given)
+  }
 }
 
 /** Starts a prepared call as a stream. */
-export function runStream(core: Core, { checked, request }: PreparedGenerate): Promise<GenerateStream> {
-  return openStream(core.engine, request, checked, resultOf(checked))
+export async function runStream(core: Core, { checked, request }: PreparedGenerate): Promise<GenerateStream> {
+  try {
+    return await openStream(core.engine, request, checked, resultOf(checked))
+  } catch (e) {
+    throw withValue(e, checked.given)
+  }
+}
+
+/** An INVALID_OPTION of the core, which names the option alone, with the value that was given. */
+export function withValue(e: unknown, given: OptionBag): unknown {
+  if (!isPolyLMError(e, 'INVALID_OPTION') || Object.hasOwn(e, 'value') || typeof e['option'] !== 'string') return e
+  return new PolyLMError('INVALID_OPTION', e.message, {
+    option: e['option'], value: given[e['option']], reason: e['reason'],
+    ...(e.hint === undefined ? {} : { hint: e.hint }),
+  })
 }

@@ -140,7 +140,9 @@ function readStop(bag: OptionBag): string[] {
   if (value === undefined) return []
   if (typeof value === 'string') return [checkStop(value)]
   if (!Array.isArray(value)) throw invalidOption('stop', value, 'expected text or an array of texts')
-  if (value.length > maxStops) throw invalidOption('stop', value, `has ${value.length} texts, expected at most ${maxStops}`)
+  if (value.length > maxStops) {
+    throw invalidOption('stop', value, `has ${value.length} texts, expected at most ${maxStops}`)
+  }
   return Array.from(value as ArrayLike<unknown>, text => checkStop(text))
 }
 
@@ -148,8 +150,8 @@ function checkStop(text: unknown): string {
   if (typeof text !== 'string') throw invalidOption('stop', text, 'expected text or an array of texts')
   if (text === '') throw invalidOption('stop', text, 'an empty text would stop everything')
   const bytes = Buffer.byteLength(text)
-  if (bytes > maxStopBytes) throw invalidOption('stop', text, `has ${bytes} bytes of UTF-8, expected at most ${maxStopBytes}`)
-  return text
+  if (bytes <= maxStopBytes) return text
+  throw invalidOption('stop', text, `has ${bytes} bytes of UTF-8, expected at most ${maxStopBytes}`)
 }
 
 function readStopIds(bag: OptionBag, context: OptionContext): Int32Array {
@@ -189,7 +191,9 @@ function readBias(
   const values = new Float64Array(value.length)
   for (let i = 0; i < values.length; i++) {
     const rule: unknown = value[i]
-    if (!Array.isArray(rule) || rule.length !== 2) throw complain(`rule ${i} is ${show(rule)}, expected [token or tokens, number]`)
+    if (!Array.isArray(rule) || rule.length !== 2) {
+      throw complain(`rule ${i} is ${show(rule)}, expected [token or tokens, number]`)
+    }
     const [target, amount] = rule as [unknown, unknown]
     if (typeof amount !== 'number' || Number.isNaN(amount) || amount === Infinity) {
       throw complain(`rule ${i} adds ${show(amount)}, expected a number or -Infinity`)
@@ -234,7 +238,8 @@ function readChoiceIds(
   choice: unknown, index: number, context: OptionContext, complain: (reason: string) => PolyLMError,
 ): Int32Array {
   if (typeof choice === 'string' && !context.hasTokenizer) {
-    throw new PolyLMError('TOKENIZER_MISSING', 'allow.choices are texts, but the model directory has no tokenizer.model')
+    throw new PolyLMError(
+      'TOKENIZER_MISSING', 'allow.choices are texts, but the model directory has no tokenizer.model')
   }
   const ids = typeof choice === 'string'
     ? context.encodeContinuation(choice)

@@ -8,6 +8,7 @@ import type { Core } from './core.js'
 import { PolyLMError } from './errors.js'
 import { EventRouter } from './events.js'
 import { contextOf, type CheckedLoad } from './load-options.js'
+import type { LoadProgress } from './options.js'
 import { checkMemory, freeMemory, kvTokens, modelSizes } from './memory.js'
 import type { LoadedParts, ModelInfo } from './model.js'
 import {
@@ -72,13 +73,13 @@ type Stop = ReturnType<typeof linkedController>
 
 async function build(source: Source, checked: CheckedLoad, stop: Stop): Promise<LoadedParts> {
   const contextSize = contextOf(checked, source.config.contextSize)
-  const weights = await readWeights(source, checked, stop)
+  const { weights, read } = await readWeights(source, checked, stop)
   let owned: NativeWeights | undefined = weights
   try {
     const tokenizer = await source.tokenizer
     stop.signal.throwIfAborted()
     const maxTokens = await roomForKv(source.config, checked, contextSize, weights)
-    report(checked, stop, 'prepare')
+    report(checked, stop, { phase: 'prepare', loaded: read, total: read })
     const router = new EventRouter()
     owned = undefined
     const native = await fromCore(() => weights.start(
@@ -93,7 +94,7 @@ async function build(source: Source, checked: CheckedLoad, stop: Stop): Promise<
     const engine: Engine = { native, router }
     try {
       stop.signal.throwIfAborted()
-      report(checked, stop, 'warmup')
+      report(checked, stop, { phase: 'warmup', loaded: read, total: read })
       await warmUp(engine, stop.signal)
       stop.signal.throwIfAborted()
       return finish(source, checked, weights, engine, tokenizer, contextSize)
@@ -108,7 +109,13 @@ async function build(source: Source, checked: CheckedLoad, stop: Stop): Promise<
   }
 }
 
-async function readWeights(source: Source, checked: CheckedLoad, stop: Stop): Promise<NativeWeights> {
+interface ReadWeights {
+  readonly weights: NativeWeights
+  /** Bytes that were read for them. */
+  readonly read: number
+}
+
+async function readWeights(source: Source, checked: CheckedLoad, stop: Stop): Promise<ReadWeights> {
   stop.signal.throwIfAborted()
   const load: NativeLoad = {
     config: toNativeConfig(source.config),
@@ -117,13 +124,15 @@ async function readWeights(source: Source, checked: CheckedLoad, stop: Stop): Pr
     threads: checked.threads,
     ...source.weights,
   }
+  let read = 0
   const { promise, cancel } = inCore(() => loadNative().loadWeights(load, (loaded, total, file) => {
-    report(checked, stop, 'read', loaded, total, file)
+    read = total
+    if (total > 0) report(checked, stop, { phase: 'read', loaded, total, ...(file === '' ? {} : { file }) })
   }))
   stop.signal.addEventListener('abort', cancel)
   try {
     const weights = await promise
-    if (!stop.signal.aborted) return weights
+    if (!stop.signal.aborted) return { weights, read }
     await weights.dispose()
   } catch (e) {
     if (!stop.signal.aborted) throw await rewrapped(e)
@@ -137,12 +146,10 @@ const rewrapped = async (e: unknown): Promise<unknown> =>
   await fromCore(() => Promise.reject(e as Error)).catch((wrapped: unknown) => wrapped)
 
 // A progress callback that throws ends the load with what it threw.
-function report(
-  { onProgress }: CheckedLoad, stop: Stop, phase: 'read' | 'prepare' | 'warmup', loaded = 0, total = 0, file = '',
-): void {
+function report({ onProgress }: CheckedLoad, stop: Stop, progress: LoadProgress): void {
   if (onProgress === undefined || stop.signal.aborted) return
   try {
-    onProgress({ phase, loaded, total, ...(file === '' ? {} : { file }) })
+    onProgress(progress)
   } catch (e) {
     stop.abort(e)
   }

@@ -1,6 +1,6 @@
 // memory.ts: how much memory a model takes, from its config alone, and how much of it goes to the KV
 // cache. The core reports what it really took (stats().memory); a test compares the two.
-import { freemem } from 'node:os'
+import { availableParallelism, freemem } from 'node:os'
 import type { Checkpoint, ModelConfig } from './checkpoint/types.js'
 import { PolyLMError } from './errors.js'
 import type { CheckedEstimate } from './load-options.js'
@@ -28,7 +28,13 @@ export interface ModelSizes {
   readonly kvPerToken: number
 }
 
+// Of the engine: rows of a step, rows whose scores are wanted beside the sequences, tokens that a row may
+// list beyond its context. Of the CPU device: padding of a row, scratch memory of a worker.
 const stepRows = 2048
+const scoreRows = 128
+const extraListed = 4096
+const rowPadding = 32
+const workerBytes = 1.5 * 2 ** 20
 
 /** Bytes of weights, workspace and of one token of KV cache. */
 export function modelSizes(
@@ -36,17 +42,27 @@ export function modelSizes(
 ): ModelSizes {
   const { layers, heads, hiddenSize: c, innerSize: f, vocabSize: v } = config
   const actBytes = checked.precision === 'fp32' ? 4 : 2
-  const heads2 = config.tieWordEmbeddings ? 1 : 2
-  const matrices = layers * (4 * c * c + 2 * c * f) + heads2 * v * c + config.contextSize * c
+  const outputHeads = config.tieWordEmbeddings ? 1 : 2
+  const matrices = layers * (4 * c * c + 2 * c * f) + outputHeads * v * c + config.contextSize * c
   const vectors = layers * (9 * c + f) + 2 * c
-  const rows = Math.min(stepRows, contextSize * checked.maxSequences)
   const headSize = Math.ceil(c / heads / 32) * 32
   return {
     weights: matrices * matrixBytes + vectors * 4,
-    // x in fp32; h, q and the attention's output; the inner width; full rows of logits on request.
-    workspace: rows * (4 * c + actBytes * (3 * c + f)) + checked.maxSequences * v * 4,
+    workspace: workspaceBytes(c, f, v, actBytes, checked.maxSequences, contextSize),
     kvPerToken: 2 * layers * heads * headSize * actBytes,
   }
+}
+
+function workspaceBytes(
+  c: number, f: number, v: number, actBytes: number, sequences: number, contextSize: number,
+): number {
+  const workers = availableParallelism()
+  const row = (columns: number): number => Math.ceil(columns / rowPadding) * rowPadding + rowPadding
+  const activations = stepRows * (4 * row(c) + actBytes * (3 * row(c) + row(f)))
+  const wanted = sequences + scoreRows
+  const listed = sequences * Math.min(v, contextSize + extraListed) * 12
+  const candidates = wanted * (row(f) * 4 + 64 * 8 * (workers + 1) + Math.ceil(v / 1024) * 24)
+  return Math.ceil(activations + listed + candidates + sequences * v * 4 + workers * workerBytes)
 }
 
 /** Bytes of an element of the big matrices: bf16 stays bf16 even when the arithmetic is float32. */

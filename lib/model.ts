@@ -2,10 +2,10 @@
 // over; loading is in load.ts. No asynchronous method throws synchronously.
 import type { GenerationConfig } from './checkpoint/types.js'
 import type { Core } from './core.js'
-import { encodeText, prepareGenerate, runGenerate, runStream } from './core.js'
+import { encodeText, prepareGenerate, runGenerate, runStream, withValue } from './core.js'
 import { PolyLMError, type ErrorCode } from './errors.js'
 import { generateEach, type GenerateInput, type GenerateManyItem } from './generate-each.js'
-import { checkGenerate } from './generate-options.js'
+import { checkGenerate, type CheckedGenerate } from './generate-options.js'
 import { toHuggingFace } from './hugging-face.js'
 import { checkEstimate, checkLoad, contextOf } from './load-options.js'
 import { loadModel } from './load.js'
@@ -245,7 +245,7 @@ class LoadedModel implements Model {
   explain(options: GenerateOptions, prompt?: Prompt): Explanation {
     const core = this.#open()
     const checked = checkGenerate(options, core.options, 'explain')
-    const { processors, inert } = inCore(() => core.engine.native.check(checked.params))
+    const { processors, inert } = inspect(core, checked)
     const stopTokenIds = Array.from(checked.params.stopTokenIds)
     const maxTokens = Number(checked.params['maxTokens'])
     const room = prompt === undefined ? maxTokens : core.contextSize - promptLength(core, prompt, checked)
@@ -295,7 +295,15 @@ class LoadedModel implements Model {
   }
 }
 
-function promptLength(core: Core, prompt: unknown, checked: ReturnType<typeof checkGenerate>): number {
+function inspect(core: Core, checked: CheckedGenerate): { processors: string[]; inert: string[] } {
+  try {
+    return inCore(() => core.engine.native.check(checked.params))
+  } catch (e) {
+    throw withValue(e, checked.given)
+  }
+}
+
+function promptLength(core: Core, prompt: unknown, checked: CheckedGenerate): number {
   const parts = promptParts(prompt, core.prompts, checked.rules)
   if (parts.length === 1 && parts[0] !== undefined && 'text' in parts[0]) {
     return encodeText(core, parts[0].text, {

@@ -90,11 +90,9 @@ function unknownOption(
   name: string, value: unknown, known: ReadonlySet<string>, what: string,
 ): PolyLMError {
   const meant = nearest(name, known)
-  const hint = meant === undefined
-    ? isHuggingFaceName(name)
-      ? 'fromHuggingFace() turns generate(**kwargs) into options'
-      : undefined
-    : `did you mean ${meant}?`
+  const hint = meant === undefined && isHuggingFaceName(name)
+    ? 'fromHuggingFace() turns generate(**kwargs) into options'
+    : undefined
   return new PolyLMError(
     'INVALID_OPTION',
     `${name}: is not an option of ${what}${meant === undefined ? '' : `; did you mean ${meant}?`}`,

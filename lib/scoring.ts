@@ -230,7 +230,8 @@ async function encodePair(core: Core, item: unknown, index: number, prefix: numb
     : [empty ? new Int32Array(0) : await idsOf(core, context, true), await idsOf(core, continuation, empty)]
   const start = before.length > 0 ? before : Int32Array.of(prefixOf(core, prefix, index))
   if (after.length === 0) throw invalidPrompt('empty', `the continuation of item ${index} has no tokens`, { index })
-  return { ids: Int32Array.from([...start, ...after]), scoreFrom: start.length, bytes: bytesOf(core, continuation, after) }
+  const bytes = bytesOf(core, continuation, after)
+  return { ids: Int32Array.from([...start, ...after]), scoreFrom: start.length, bytes }
 }
 
 function isEmpty(context: unknown): boolean {

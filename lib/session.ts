@@ -166,7 +166,8 @@ class Conversation implements Session {
     this.#open()
     const checked = checkGenerate(options, this.#core.options, 'send')
     if (checked.truncateLeft) {
-      throw invalidOption('onOverflow', 'truncateLeft', "a session takes onOverflow: 'dropOldestTurns' when it is created")
+      throw invalidOption(
+        'onOverflow', 'truncateLeft', "a session takes onOverflow: 'dropOldestTurns' when it is created")
     }
     return checked
   }
@@ -234,7 +235,8 @@ class Conversation implements Session {
   }
 
   #render(messages: readonly Message[], rules: PromptRules): NativePart[] {
-    return promptParts({ messages: [...this.#system, ...messages], template: this.#template }, this.#core.prompts, rules)
+    const conversation = { messages: [...this.#system, ...messages], template: this.#template }
+    return promptParts(conversation, this.#core.prompts, rules)
   }
 }
 

@@ -1,6 +1,14 @@
-// addon.cc: what the .node file exports. Everything that can take long is a promise; nothing here is
-// process-wide, so that any number of threads can load the addon.
+// addon.cc: what the .node file exports. Everything that can take long is a promise; nothing here
+// is process-wide, so that any number of threads can load the addon.
+// Trap: Node unloads an addon when the last worker that loaded it ends, but the core's thread pool
+// lives as long as the process; so the library pins itself in memory.
 #include <napi.h>
+
+#if defined(_WIN32)
+#include <windows.h>
+#else
+#include <dlfcn.h>
+#endif
 
 #include <memory>
 #include <string>
@@ -86,7 +94,24 @@ Napi::Value probe_bandwidth(const Napi::CallbackInfo& info) {
   });
 }
 
+// An anchor of this library; its address tells the loader which file is meant.
+const char kInside = 0;
+
+void pin_library() {
+#if defined(_WIN32)
+  HMODULE self = nullptr;
+  GetModuleHandleExA(
+      GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_PIN, &kInside, &self);
+#else
+  Dl_info info{};
+  if (dladdr(&kInside, &info) != 0 && info.dli_fname != nullptr) {
+    static_cast<void>(dlopen(info.dli_fname, RTLD_LAZY | RTLD_NODELETE));
+  }
+#endif
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
+  pin_library();
   exports.Set("describe", Napi::Function::New(env, describe, "describe"));
   exports.Set("devices", Napi::Function::New(env, devices, "devices"));
   exports.Set("loadWeights", Napi::Function::New(env, load_weights, "loadWeights"));

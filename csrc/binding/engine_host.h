@@ -1,6 +1,7 @@
-// engine_host.h: an engine as JavaScript sees it: a plain object whose functions hold the host, so that
-// there is no `this` to get wrong and nothing to use after a free. Owns the gate, packs events, counts
-// pending requests (they keep the process alive), and ends the engine off the JavaScript thread.
+// engine_host.h: an engine as JavaScript sees it: a plain object whose functions hold the host, so
+// that there is no `this` to get wrong and nothing to use after a free. Owns the gate, packs
+// events, counts pending requests (they keep the process alive), and ends the engine off the
+// JavaScript thread.
 // Trap: everything here is JavaScript-thread only, except what start() and dispose() run as jobs.
 #pragma once
 

@@ -134,8 +134,7 @@ void EventPacker::pack(Napi::Env env, const Event& event, std::vector<double>* n
     case EventKind::kFailed:
       tracked_.erase(event.request);
       numbers->push_back(objects.Length());
-      objects.Set(objects.Length(),
-                  to_js_error(env, event.error.value_or(Error(Code::kInternal, "no error"))).Value());
+      objects.Set(objects.Length(), to_js_error(env, event.error.value()).Value());
       break;
   }
 }

@@ -1,6 +1,6 @@
-// event_batch.h: a batch of engine events as three JavaScript values: numbers, bytes of text and one
-// object per finished or failed request, for one call into lib/events.ts, which documents the layout.
-// Keeps what it takes to give text ranges of streamed tokens in UTF-16 units.
+// event_batch.h: a batch of engine events as three JavaScript values: numbers, bytes of text and
+// one object per finished or failed request, for one call into lib/events.ts, which documents the
+// layout. Keeps what it takes to give text ranges of streamed tokens in UTF-16 units.
 #pragma once
 
 #include <napi.h>

@@ -65,7 +65,8 @@ void Gate::call_js(napi_env env, napi_value, void* context, void*) {
   if (env == nullptr || !gate->open_) return;
   const std::shared_ptr<Gate> self = gate->shared_from_this();
   gate->told_.store(false);
-  // A terminating worker makes every call into JavaScript throw; nothing may leave a callback of Node.
+  // A terminating worker makes every call into JavaScript throw; nothing may leave a callback of
+  // Node.
   try {
     const Napi::HandleScope scope(env);
     gate->on_wake_(env);

@@ -1,8 +1,8 @@
-// gate.h: the only object that may wake JavaScript from another thread: a thread-safe function behind
-// a mutex. Payload-free: a wake-up says "look", what there is to see lies elsewhere. Not here: jobs and
-// engines, which own a gate each.
-// Trap: calling a thread-safe function while its environment dies is a race inside Node (issue 55706),
-// so the environment's cleanup hook closes the gate first; afterwards wake() does nothing.
+// gate.h: the only object that may wake JavaScript from another thread: a thread-safe function
+// behind a mutex. Payload-free: a wake-up says "look", what there is to see lies elsewhere. Not
+// here: jobs and engines, which own a gate each.
+// Trap: calling a thread-safe function while its environment dies is a race inside Node (issue
+// 55706), so the environment's cleanup hook closes the gate first; afterwards wake() does nothing.
 #pragma once
 
 #include <napi.h>
@@ -16,8 +16,8 @@ namespace polylm {
 
 class Gate : public std::enable_shared_from_this<Gate> {
  public:
-  // JavaScript thread. `on_wake` runs there, inside a handle scope, once or more per wake(); what it
-  // throws is dropped. `on_exit` runs when the environment ends before close(): it must stop and
+  // JavaScript thread. `on_wake` runs there, inside a handle scope, once or more per wake(); what
+  // it throws is dropped. `on_exit` runs when the environment ends before close(): it must stop and
   // join whoever calls wake().
   static std::shared_ptr<Gate> open(Napi::Env env, const char* name,
                                     std::function<void(Napi::Env)> on_wake,

@@ -1,6 +1,7 @@
 // guard.h: the only place besides the engine's loop where C++ exceptions are caught: every exported
 // function runs inside guard(), which turns any of them into a JavaScript error with code and hint.
-// lib/native.ts rewraps those as PolyLMError. Trap: a Napi::Error (JavaScript threw) passes through.
+// lib/native.ts rewraps those as PolyLMError. Trap: a Napi::Error (JavaScript threw) passes
+// through.
 #pragma once
 
 #include <napi.h>
@@ -13,7 +14,8 @@
 
 namespace polylm {
 
-// Error object {message, code, hint, fields} for a core error; the JavaScript side makes it a PolyLMError.
+// Error object {message, code, hint, fields} for a core error; the JavaScript side makes it a
+// PolyLMError.
 inline Napi::Error to_js_error(Napi::Env env, const Error& e) {
   Napi::Error error = Napi::Error::New(env, e.message());
   error.Value().Set("code", Napi::String::New(env, code_name(e.code())));
@@ -33,7 +35,8 @@ inline Error current_error() {
   } catch (const Error& e) {
     return e;
   } catch (const std::bad_alloc&) {
-    return {Code::kInsufficientMemory, "an allocation failed", "free memory or load a smaller model"};
+    return {Code::kInsufficientMemory, "an allocation failed",
+            "free memory or load a smaller model"};
   } catch (const std::exception& e) {
     return {Code::kInternal, std::string("unexpected exception: ") + e.what()};
   } catch (...) {

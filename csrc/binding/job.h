@@ -1,6 +1,6 @@
 // job.h: one piece of work on a thread of its own, seen from JavaScript as a promise. The work runs
-// without JavaScript; its outcome is turned into a value on the JavaScript thread. Keeps the process
-// alive until it ends. Not here: what is worked on.
+// without JavaScript; its outcome is turned into a value on the JavaScript thread. Keeps the
+// process alive until it ends. Not here: what is worked on.
 // Trap: the environment may end first; then the work is told to stop, joined, and never settled.
 #pragma once
 

@@ -1,5 +1,5 @@
-// loader.cc: a NativeLoad (lib/native.ts) to a Model. Progress is throttled here, because the loader's
-// threads report every few milliseconds and JavaScript has better things to do.
+// loader.cc: a NativeLoad (lib/native.ts) to a Model. Progress is throttled here, because the
+// loader's threads report every few milliseconds and JavaScript has better things to do.
 #include "binding/loader.h"
 
 #include <chrono>

@@ -1,6 +1,6 @@
 // loader.h: weights from disk (or a random generator) into memory on a thread of their own, with
-// progress and cancellation, as the JavaScript object NativeWeights (lib/native.ts). Not here: reading
-// files (model/weights.cc), running the model (engine_host.h).
+// progress and cancellation, as the JavaScript object NativeWeights (lib/native.ts). Not here:
+// reading files (model/weights.cc), running the model (engine_host.h).
 #pragma once
 
 #include <napi.h>

@@ -1,5 +1,6 @@
-// read.h: properties of JavaScript objects as C++ values. The objects were made by lib/*.ts, so a wrong
-// type is a bug of ours: INTERNAL. Not here: the checks of what users gave (lib/option-reader.ts).
+// read.h: properties of JavaScript objects as C++ values. The objects were made by lib/*.ts, so a
+// wrong type is a bug of ours: INTERNAL. Not here: the checks of what users gave
+// (lib/option-reader.ts).
 #pragma once
 
 #include <napi.h>

@@ -54,7 +54,8 @@ PromptPart read_part(const Napi::Object& object) {
 
 SamplingParams read_params(const Napi::Object& object) {
   SamplingParams params;
-#define ROW(name, js_name, type, min, max, value, meaning) read_scalar(object, js_name, &params.name);
+#define ROW(name, js_name, type, min, max, value, meaning) \
+  read_scalar(object, js_name, &params.name);
 #include "engine/sampling_params.def"
 #undef ROW
   params.early_stopping = read_enum<EarlyStopping>(object, "earlyStopping", 3);

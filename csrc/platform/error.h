@@ -1,5 +1,5 @@
-// error.h: the one exception type of the core, its codes, and the CHECK macros. Anyone may include it.
-// Not here: how an error reaches JavaScript (binding/guard.h). Trap: inside an Ops step nothing
+// error.h: the one exception type of the core, its codes, and the CHECK macros. Anyone may include
+// it. Not here: how an error reaches JavaScript (binding/guard.h). Trap: inside an Ops step nothing
 // throws; errors of a step surface in Ops::collect().
 #pragma once
 
@@ -76,7 +76,8 @@ std::string quoted(std::string_view text);
 
 }  // namespace polylm
 
-// Invariants of ours, on in every build: a broken one ends the request with INTERNAL, never the process.
+// Invariants of ours, on in every build: a broken one ends the request with INTERNAL, never the
+// process.
 #define POLYLM_CHECK(condition) \
   ((condition) ? (void)0 : ::polylm::check_failed(__FILE__, __LINE__, #condition))
 #define POLYLM_CHECK_OP(a, op, b)                                                         \
