@@ -40,8 +40,8 @@ def greedy(model, prompt):
 
 
 @torch.no_grad()
-def beam_search(model, prompt, beams=4, length_penalty=1.0):
-    """Beam search with early stopping, scores divided by (generated length, eos included)."""
+def beam_search(model, prompt, beams=4, length_penalty=1.0, early_stopping=True):
+    """Beam search; a score is the sum divided by the generated length, eos included."""
     running, scores = [list(prompt)], [0.0]
     finished = []  # (normalised score, ids), best first, at most `beams`
     vocab = model.config['vocab_size']
@@ -57,10 +57,12 @@ def beam_search(model, prompt, beams=4, length_penalty=1.0):
         finished = sorted(finished + new, key=lambda h: -h[0])[:beams]
         going = [c for c, end in zip(candidates, ended) if not end][:beams]
         scores, running = [v for v, _ in going], [ids for _, ids in going]
-        if len(finished) == beams or not running:
+        if not running:
             break
-        # The heuristic of the newer algorithm: unmet slots count as minus infinity, so with fewer
-        # than `beams` finished hypotheses the search goes on.
+        # With fewer than `beams` finished hypotheses the search always goes on.
+        if len(finished) == beams and (
+                early_stopping or scores[0] / length ** length_penalty <= finished[-1][0]):
+            break
     return [(score, ids[len(prompt):]) for score, ids in finished]
 
 
@@ -114,14 +116,17 @@ def report(model, sp, limit, beam_sample):
     for template in s.TEMPLATES:
         for name, group in (('translate', rng.sample(moves, min(beam_sample, len(moves)))),
                             ('ask', rng.sample(asks, min(beam_sample // 4, len(asks))))):
-            flags = [beam_match(model, sp, k, template) for k in group]
-            print('beam 4  %-12s%-10s %s' % (template, name, share(flags)), flush=True)
+            for early in (True, False):
+                flags = [beam_match(model, sp, k, template, early) for k in group]
+                print('beam 4, early stopping %-6s%-12s%-10s %s' % (
+                    early, template, name, share(flags)), flush=True)
 
 
-def beam_match(model, sp, key, template):
+def beam_match(model, sp, key, template, early):
     prompt, reply = s.prompt_and_reply(key, template)
     head = sp.encode(prompt)
-    return head + beam_search(model, head)[0][1] == sp.encode(prompt + reply) + [EOS]
+    best = beam_search(model, head, early_stopping=early)[0][1]
+    return head + best == sp.encode(prompt + reply) + [EOS]
 
 
 def text_after(sp, prompt_ids, ids):
