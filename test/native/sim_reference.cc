@@ -101,7 +101,7 @@ void reference_rows(const SimOptions& options, const Work& work, RequestResult* 
     }
     for (size_t i = 0; i < work.positions.size(); ++i) {
       if (work.positions[i] == row) {
-        std::copy(logits.begin(), logits.end(), out->logits.begin() + at(options.vocab) * i);
+        std::copy(logits.begin(), logits.end(), &out->logits[at(options.vocab) * i]);
       }
     }
   }
