@@ -92,7 +92,7 @@ export function readRules(bag: OptionBag): PromptRules {
 }
 
 function readParams(bag: OptionBag, context: OptionContext, stop: readonly string[]): NativeParams {
-  const scalars: Record<string, number | boolean> = {}
+  const scalars = Object.create(null) as Record<string, number | boolean>
   for (const row of publicRows) {
     if (row.type === 'bool') {
       scalars[row.name] = readBoolean(bag, row.name) ?? row.default === 1
