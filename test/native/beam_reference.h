@@ -1,6 +1,6 @@
 // beam_reference.h: Hugging Face's two beam searches again, slowly: whole rows of scores, every
-// candidate sorted, every hypothesis a copy. Written from the algorithms' description and sharing no
-// code with csrc/engine, so that tests can compare the two over random options.
+// candidate sorted, every hypothesis a copy. Written from the algorithms' description and sharing
+// no code with csrc/engine, so that tests can compare the two over random options.
 #pragma once
 
 #include <algorithm>
@@ -28,7 +28,10 @@ class BeamReference {
 
   BeamReference(const SamplingParams& params, std::vector<int32_t> prompt, Logits logits,
                 Stops stops)
-      : p_(params), prompt_(std::move(prompt)), logits_(std::move(logits)), stops_(std::move(stops)) {
+      : p_(params),
+        prompt_(std::move(prompt)),
+        logits_(std::move(logits)),
+        stops_(std::move(stops)) {
     while (static_cast<int64_t>(pads_.size() + prompt_.size()) < p_.pad_to_length) {
       pads_.push_back(static_cast<int32_t>(p_.pad_to_token));
     }
@@ -62,7 +65,9 @@ class BeamReference {
   static bool higher(const ReferenceHypothesis& a, const ReferenceHypothesis& b) {
     return a.score > b.score;
   }
-  static double size_of(const ReferenceHypothesis& h) { return static_cast<double>(h.tokens.size()); }
+  static double size_of(const ReferenceHypothesis& h) {
+    return static_cast<double>(h.tokens.size());
+  }
   double width() const { return static_cast<double>(pads_.size() + prompt_.size()); }
   double power(double length) const { return std::pow(length, p_.length_penalty); }
   bool is_stop(int32_t id) const {

@@ -29,7 +29,8 @@ SamplingParams random_beam_params(Random* random, int64_t vocab) {
   p.stop_token_ids.assign(stops.begin(), stops.end());
   // Stop ids must win now and then, also in large vocabularies.
   for (const int32_t id : stops) {
-    p.bias.push_back({{id}, static_cast<float>(random->unit() * std::log(static_cast<double>(vocab)))});
+    const double most = std::log(static_cast<double>(vocab));
+    p.bias.push_back({{id}, static_cast<float>(random->unit() * most)});
   }
   if (random->chance(0.3)) p.min_tokens = random->below(p.max_tokens + 1);
   if (random->chance(0.3)) p.repetition_penalty = 0.7 + random->unit();
@@ -305,7 +306,8 @@ TEST(beam_choices_come_out_whole) {
   const ToyRun run = run_toy(params, {1, 2}, model);
   EXPECT_EQ(run.outputs.size(), size_t{3});
   for (const OutputResult& output : run.outputs) {
-    EXPECT(std::count(params.allow_choices.begin(), params.allow_choices.end(), output.tokens) == 1);
+    const auto& all = params.allow_choices;
+    EXPECT(std::count(all.begin(), all.end(), output.tokens) == 1);
     EXPECT(output.finish_reason == FinishReason::kStop);
   }
 }

@@ -1,5 +1,6 @@
-// mini_json.h: reads the JSON of golden fixtures for native tests. It trusts its input (files of this
-// repository) and understands what they contain: no escapes but \", \\ and \/. Not a product parser.
+// mini_json.h: reads the JSON of golden fixtures for native tests. It trusts its input (files of
+// this repository) and understands what they contain: no escapes but \", \\ and \/.
+// Not a product parser.
 #pragma once
 
 #include <cctype>
@@ -109,7 +110,9 @@ class JsonReader {
       out.kind = Json::Kind::kNumber;
       char* end = nullptr;
       out.number = std::strtod(text_.c_str() + at_, &end);
-      if (end == text_.c_str() + at_) throw std::runtime_error("not JSON at " + std::to_string(at_));
+      if (end == text_.c_str() + at_) {
+        throw std::runtime_error("not JSON at " + std::to_string(at_));
+      }
       at_ = static_cast<size_t>(end - text_.c_str());
     }
     return out;

@@ -1,5 +1,5 @@
-// processors_test.cc: processors and warpers against Hugging Face's own rows (fixtures/logits), over
-// all entries; the candidate path against the full one is in decoder_test.cc.
+// processors_test.cc: processors and warpers against Hugging Face's own rows (fixtures/logits),
+// over all entries; the candidate path against the full one is in decoder_test.cc.
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -81,8 +81,8 @@ std::vector<std::optional<double>> process(const Case& test, const std::vector<i
 }
 
 // Which of several equal scores top-p drops is the order of torch's unstable sort; here it is the
-// highest ids. So for the one case where the cut goes through equal scores only their number counts:
-// a kept token may stand for a dropped one of the same score.
+// highest ids. So for the one case where the cut goes through equal scores only their number
+// counts: a kept token may stand for a dropped one of the same score.
 void trade_ties(const std::vector<float>& scores, const std::vector<Json>& expected,
                 std::vector<std::optional<double>>* got) {
   for (size_t a = 0; a < scores.size(); ++a) {
@@ -138,7 +138,7 @@ int compare_file(const char* name) {
 TEST(processors_equal_hugging_face) { EXPECT_EQ(compare_file("processors.json"), 156); }
 TEST(processors_equal_hugging_face_min_p) { EXPECT_EQ(compare_file("processors-min_p.json"), 24); }
 
-// Presence and frequency penalties have no Hugging Face counterpart: by hand, generated tokens only.
+// Presence and frequency penalties have no Hugging Face counterpart: by hand, of generated tokens.
 TEST(processors_openai_penalties) {
   Case test;
   test.prompt = 2;
