@@ -47,7 +47,7 @@ export interface ConfigResult {
  * Reads and checks `config.json` of a model directory.
  *
  * @throws PolyLMError FILE_NOT_FOUND, a JSON code, or CONFIG_MISSING, CONFIG_TYPE, CONFIG_RANGE,
- * CONFIG_CONFLICT, CONFIG_UNSUPPORTED with `key`.
+ * CONFIG_CONFLICT, CONFIG_UNSUPPORTED with `key`; UNSUPPORTED_MODEL with `found` and `supported`.
  */
 export async function readConfig(
   dir: string,
@@ -260,7 +260,7 @@ class Reader {
   unsupported(key: string, found: string, supported: readonly string[]): PolyLMError {
     const names = supported.map(name => quote(name)).join(', ')
     return new PolyLMError(
-      'CONFIG_UNSUPPORTED',
+      key === 'model_type' ? 'UNSUPPORTED_MODEL' : 'CONFIG_UNSUPPORTED',
       `${quotePath(this.#path)}: ${key} is ${quote(found)}, supported: ${names}`,
       { file: this.#path, key, found, supported },
     )

@@ -104,7 +104,7 @@ const supportRows: readonly Row[] = [
   ...one('C12', 'CONFIG_UNSUPPORTED', 'activation_function', 'relu', 'silu', 'GELU', 'toString'),
   ...one('C12', 'CONFIG_TYPE', 'activation_function', 7, ['gelu']),
   ...one('C12', 'ok', 'activation_function', 'gelu', 'gelu_new', 'gelu_fast', undefined),
-  ...one('C13', 'CONFIG_UNSUPPORTED', 'model_type', 'llama', 'gpt_neox', '', 'GPT2', '__proto__'),
+  ...one('C13', 'UNSUPPORTED_MODEL', 'model_type', 'llama', 'gpt_neox', '', 'GPT2', '__proto__'),
   ...one('C13', 'CONFIG_MISSING', 'model_type', undefined, null),
   ...one('C13', 'CONFIG_TYPE', 'model_type', ['gpt2'], 2, {}),
   ...one('C15', 'CONFIG_UNSUPPORTED', 'scale_attn_by_inverse_layer_idx', true),

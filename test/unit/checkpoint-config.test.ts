@@ -141,7 +141,7 @@ test('what is odd but harmless becomes a warning', async () => {
 
 test('a foreign model is named together with what is supported', async () => {
   await expect(read({ ...published, model_type: 'llama' })).rejects.toMatchObject({
-    code: 'CONFIG_UNSUPPORTED',
+    code: 'UNSUPPORTED_MODEL',
     found: 'llama',
     supported: ['gpt2'],
     message: expect.stringContaining('supported: "gpt2"') as string,
