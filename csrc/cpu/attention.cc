@@ -2,7 +2,6 @@
 #include "cpu/attention.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 
 namespace polylm {
@@ -53,14 +52,12 @@ void Attention::run(const AttentionArgs& a) {
   const int64_t tasks = group_count_ * heads;
   const auto* groups = groups_.as<RowGroup>();
   auto* scratch = scratch_.as<Scratch>();
-  std::atomic<int64_t> next{tasks};  // from the last: later groups of a prompt are the longest
   const int64_t work = step_keys_ * heads * a.cache->padded_head * 2;
-  context_.run(work, [&](int64_t worker) {
-    for (;;) {
-      const int64_t task = next.fetch_sub(1, std::memory_order_relaxed) - 1;
-      if (task < 0) return;
-      attend(a, groups[task / heads], task % heads, scratch + worker);
-    }
+  context_.for_each(tasks, 1, work, [&](Range one, int64_t worker) {
+    // A part of the tasks is some heads of all groups, so that parts are alike; within a part the
+    // last groups of a prompt, which see the most keys, come first.
+    const int64_t group = group_count_ - 1 - one.begin % group_count_;
+    attend(a, groups[group], one.begin / group_count_, scratch + worker);
   });
 }
 

@@ -19,11 +19,19 @@ struct CpuContext {
 
   int64_t element_bytes() const { return kind == InputKind::kBf16 ? 2 : 4; }
 
-  template <class Job>
-  void run(int64_t work, Job&& job) const {
-    ThreadPool::shared().run(work <= inline_work ? 1 : workers, job);
-  }
   int64_t workers_for(int64_t work) const { return work <= inline_work ? 1 : workers; }
+
+  // Calls job(items, worker) until all of [0, size) is done, `chunk` items at a time. `work` is a
+  // measure of it all in multiply-adds.
+  template <class Job>
+  void for_each(int64_t size, int64_t chunk, int64_t work, Job&& job) const {
+    const int64_t count = workers_for(work);
+    SharedWork items(size, chunk, count);
+    ThreadPool::shared().run_helped(count, [&](int64_t worker) {
+      int64_t helped = 0;
+      for (Range some; items.take(worker, &helped, &some);) job(some, worker);
+    });
+  }
 
   // The product kernel for matrices stored as bf16, or as fp32.
   void (*product(bool bf16_matrix) const)(const ProductArgs&) {

@@ -2,7 +2,6 @@
 #include "cpu/cpu_ops.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 
 #include "platform/checked.h"
@@ -12,10 +11,18 @@
 namespace polylm {
 namespace {
 
+constexpr int64_t kRowChunk = 8;       // rows of embed and norm that a worker takes at once
 constexpr int64_t kPanelRows = 48;     // rows of a panel: a whole number of register blocks
-constexpr int64_t kDynamicRows = 16;   // from here on panels are handed out one by one
 
 size_t at(int64_t index) { return static_cast<size_t>(index); }
+
+// Columns of tiles that a worker takes at once: one panel where a panel is much work, an eighth of
+// its part where a few rows only stream weights and a long run is read faster.
+int64_t chunk_tiles(int64_t n_tiles, int64_t rows, int64_t workers) {
+  if (workers == 1) return n_tiles;
+  if (rows >= 16) return kPanelTiles;
+  return round_up(ceil_div(n_tiles, workers * 8), kPanelTiles);
+}
 
 Finish finish_of(Epilogue e) {
   switch (e) {
@@ -170,11 +177,9 @@ void CpuOps::reserve_late() {
 void CpuOps::do_copy_blocks(const Kv& kv, const BlockCopy* copies, int64_t count) {
   const KvCache& cache = caches_[at(kv.handle)];
   const int64_t jobs = kv.shape.layers * count;
-  context_.run(jobs * cache.block_bytes(), [&](int64_t worker) {
-    const Range mine = part_of(jobs, worker, context_.workers_for(jobs * cache.block_bytes()));
-    for (int64_t i = mine.begin; i < mine.end; ++i) {
-      copy_block(cache, i / count, copies[i % count].from, copies[i % count].to);
-    }
+  context_.for_each(jobs, 1, jobs * cache.block_bytes(), [&](Range some, int64_t) {
+    const BlockCopy& copy = copies[some.begin % count];
+    copy_block(cache, some.begin / count, copy.from, copy.to);
   });
 }
 
@@ -194,11 +199,8 @@ void CpuOps::do_begin() {
 
 void CpuOps::do_embed(const EmbedArgs& a) {
   const int64_t rows = step().rows;
-  const int64_t work = rows * a.wte.k * 4;
-  const int64_t workers = context_.workers_for(work);
-  context_.run(work, [&](int64_t worker) {
-    const Range mine = part_of(rows, worker, workers);
-    for (int64_t row = mine.begin; row < mine.end; ++row) {
+  context_.for_each(rows, kRowChunk, rows * a.wte.k * 4, [&](Range some, int64_t) {
+    for (int64_t row = some.begin; row < some.end; ++row) {
       auto* x = reinterpret_cast<float*>(row_of(a.x, row));
       unpack_row(matrix(a.wte), step().tokens[row], x);
       if (a.wpe.n != 0) add_row(matrix(a.wpe), places_.as<RowPlace>()[row].position, x);
@@ -208,17 +210,14 @@ void CpuOps::do_embed(const EmbedArgs& a) {
 
 void CpuOps::do_norm(const NormArgs& a) {
   const int64_t rows = step().rows;
-  const int64_t work = rows * a.weight.size * 4;
-  const int64_t workers = context_.workers_for(work);
   NormRowArgs common;
   common.cols = a.weight.size;
   common.weight = vector_or_null(a.weight);
   common.bias = vector_or_null(a.bias);
   common.epsilon = a.epsilon;
   common.kind = context_.kind;
-  context_.run(work, [&](int64_t worker) {
-    const Range mine = part_of(rows, worker, workers);
-    for (int64_t row = mine.begin; row < mine.end; ++row) {
+  context_.for_each(rows, kRowChunk, rows * a.weight.size * 4, [&](Range some, int64_t) {
+    for (int64_t row = some.begin; row < some.end; ++row) {
       NormRowArgs one = common;
       one.x = reinterpret_cast<const float*>(row_of(a.x, row));
       one.out = row_of(a.h, row);
@@ -333,23 +332,10 @@ void CpuOps::product(const Act& x, const PackedMatrix& w, FinishPanel finish) {
   }
   auto* scratch = scratch_.as<Scratch>();
   const int64_t work = rows * w.n * w.k;
-  const int64_t workers = context_.workers_for(work);
-  if (rows < kDynamicRows || workers == 1) {
-    context_.run(work, [&](int64_t worker) {
-      const Range tiles = part_of(w.n_tiles, worker, workers);
-      product_tiles(whole, w, tiles, scratch + worker,
-                    [&](const Panel& panel) { finish(panel, worker); });
-    });
-    return;
-  }
-  std::atomic<int64_t> next{0};
-  context_.run(work, [&](int64_t worker) {
-    for (;;) {
-      const int64_t tile = next.fetch_add(kPanelTiles, std::memory_order_relaxed);
-      if (tile >= w.n_tiles) return;
-      product_tiles(whole, w, {tile, std::min(tile + kPanelTiles, w.n_tiles)}, scratch + worker,
-                    [&](const Panel& panel) { finish(panel, worker); });
-    }
+  const int64_t chunk = chunk_tiles(w.n_tiles, rows, context_.workers_for(work));
+  context_.for_each(w.n_tiles, chunk, work, [&](Range tiles, int64_t worker) {
+    product_tiles(whole, w, tiles, scratch + worker,
+                  [&](const Panel& panel) { finish(panel, worker); });
   });
 }
 

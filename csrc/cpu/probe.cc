@@ -27,24 +27,38 @@ double median(std::vector<double> values) {
 
 }  // namespace
 
-double cpu_read_bandwidth(int64_t threads, int64_t size_bytes, int64_t rounds) {
-  const int64_t share = round_up(ceil_div(size_bytes, threads), 4096);
-  const Buffer memory(checked_mul(share, threads), "measuring memory bandwidth");
-  const KernelTable& kernels = kernels_of(best_isa());
-  std::vector<uint64_t> sinks(static_cast<size_t>(threads) * 16);
-  std::vector<double> speeds;
+BandwidthProbe::BandwidthProbe(int64_t threads, int64_t size_bytes)
+    : threads_(threads),
+      share_(round_up(ceil_div(size_bytes, threads), 4096)),
+      memory_(checked_mul(share_, threads), "measuring memory bandwidth"),
+      sinks_(static_cast<size_t>(threads) * 16) {
   ThreadPool::shared().grow(threads);
-  const auto part = [&](int64_t worker) { return memory.as<char>() + worker * share; };
   ThreadPool::shared().run(threads, [&](int64_t worker) {
-    std::memset(part(worker), static_cast<int>(worker) + 1, static_cast<size_t>(share));
+    std::memset(memory_.as<char>() + worker * share_, static_cast<int>(worker) + 1,
+                static_cast<size_t>(share_));
   });
-  for (int64_t i = 0; i < rounds; ++i) {
-    const auto start = Clock::now();
-    ThreadPool::shared().run(threads, [&](int64_t worker) {
-      sinks[static_cast<size_t>(worker) * 16] += kernels.stream(part(worker), share);
-    });
-    speeds.push_back(static_cast<double>(share * threads) / seconds_since(start) / 1e9);
-  }
+}
+
+double BandwidthProbe::pass() {
+  constexpr int64_t kChunk = int64_t{4} << 20;
+  const KernelTable& kernels = kernels_of(best_isa());
+  SharedWork chunks(ceil_div(share_ * threads_, kChunk), 1, threads_);
+  const auto start = Clock::now();
+  ThreadPool::shared().run_helped(threads_, [&](int64_t worker) {
+    int64_t helped = 0;
+    for (Range one; chunks.take(worker, &helped, &one);) {
+      const int64_t from = one.begin * kChunk;
+      const int64_t bytes = std::min(kChunk, share_ * threads_ - from);
+      sinks_[static_cast<size_t>(worker) * 16] += kernels.stream(memory_.as<char>() + from, bytes);
+    }
+  });
+  return static_cast<double>(share_ * threads_) / seconds_since(start) / 1e9;
+}
+
+double cpu_read_bandwidth(int64_t threads, int64_t size_bytes, int64_t rounds) {
+  BandwidthProbe probe(threads, size_bytes);
+  std::vector<double> speeds;
+  for (int64_t i = 0; i < rounds; ++i) speeds.push_back(probe.pass());
   return median(std::move(speeds));
 }
 

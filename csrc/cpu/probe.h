@@ -3,10 +3,25 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "cpu/dispatch.h"
+#include "platform/buffer.h"
 
 namespace polylm {
+
+// A read-only stream that can be taken again and again, between the runs of what it is to judge.
+class BandwidthProbe {
+ public:
+  BandwidthProbe(int64_t threads, int64_t size_bytes);
+  double pass();  // GB/s (1e9 bytes) of one pass over all of it
+
+ private:
+  int64_t threads_;
+  int64_t share_;  // bytes of one worker
+  Buffer memory_;
+  std::vector<uint64_t> sinks_;
+};
 
 // Median GB/s (1e9 bytes) at which `threads` workers read `size_bytes` of memory, rounds times.
 double cpu_read_bandwidth(int64_t threads, int64_t size_bytes, int64_t rounds);

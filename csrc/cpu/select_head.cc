@@ -14,6 +14,7 @@ namespace polylm {
 namespace {
 
 constexpr int64_t kRowsAtOnce = 64;     // rows whose block of logits is in cache together
+constexpr int64_t kMergeWork = 1024;    // of one row and worker, in multiply-adds
 constexpr int64_t kCompactAt = 512;     // candidates kept before the worst are dropped
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
@@ -90,17 +91,17 @@ void SelectHead::run(const SelectRow* rows, int64_t row_count, const PackedMatri
   prepare_rows(rows, row_count);
   const int64_t work = row_count * w.n * w.k;
   const int64_t workers = context_.workers_for(work);
-  context_.run(work, [&](int64_t worker) {
-    const Range blocks = part_of(block_count_, worker, workers);
-    for (int64_t first = 0; first < row_count; first += kRowsAtOnce) {
-      const Group group = {first, std::min(kRowsAtOnce, row_count - first)};
-      reduce_group(rows, group, w, blocks, worker);
+  for (int64_t first = 0; first < row_count; first += kRowsAtOnce) {
+    const Group group = {first, std::min(kRowsAtOnce, row_count - first)};
+    for (int64_t i = 0; i < workers; ++i) {  // of workers that come too late
+      std::fill_n(top_counts_.as<int32_t>() + i * limits_.select_rows + first, group.rows, 0);
     }
-  });
-  const int64_t merge_workers = row_count < 8 ? 1 : workers;
-  ThreadPool::shared().run(merge_workers, [&](int64_t worker) {
-    const Range mine = part_of(row_count, worker, merge_workers);
-    for (int64_t i = mine.begin; i < mine.end; ++i) merge_row(rows[i], i, workers, scratch_of(worker));
+    SharedWork blocks(block_count_, 1, workers);
+    ThreadPool::shared().run_helped(
+        workers, [&](int64_t worker) { reduce_group(rows, group, w, &blocks, worker); });
+  }
+  context_.for_each(row_count, 1, row_count * workers * kMergeWork, [&](Range one, int64_t worker) {
+    merge_row(rows[one.begin], one.begin, workers, scratch_of(worker));
   });
 }
 
@@ -138,8 +139,8 @@ void SelectHead::prepare_rows(const SelectRow* rows, int64_t row_count) {
   }
 }
 
-void SelectHead::reduce_group(const SelectRow* rows, Group g, const PackedMatrix& w, Range blocks,
-                              int64_t worker) {
+void SelectHead::reduce_group(const SelectRow* rows, Group g, const PackedMatrix& w,
+                              SharedWork* blocks, int64_t worker) {
   Scratch* s = scratch_of(worker);
   for (int64_t r = 0; r < g.rows; ++r) {
     s->rows[r].count = 0;
@@ -157,7 +158,9 @@ void SelectHead::reduce_group(const SelectRow* rows, Group g, const PackedMatrix
   product.out = s->logits;
   product.out_stride = kSumTokens;
   product.streamed = true;
-  for (int64_t block = blocks.begin; block < blocks.end; ++block) {
+  int64_t helped = 0;
+  for (Range one; blocks->take(worker, &helped, &one);) {
+    const int64_t block = one.begin;
     const int64_t first_tile = block * (kSumTokens / kTileN);
     product.w = w.column(first_tile);
     product.n_tiles = std::min(kSumTokens / kTileN, w.n_tiles - first_tile);
@@ -206,14 +209,14 @@ void SelectHead::reduce_block(const SelectRow& wanted, int64_t index, int64_t bl
   if (state->count > kCompactAt) keep_best(state);
 }
 
-// Leaves the best 64 and remembers the worst of them. Ids only grow within a worker's range, so a
-// later equal logit never beats an earlier one and "greater than" is the whole test.
+// Leaves the best 64. From then on logits matter that are at least the worst of them: an equal one
+// may still win by its id, because blocks do not come in order.
 void SelectHead::keep_best(RowState* state) {
   if (state->count < kCandidates) return;
   Candidate* c = state->candidates;
   std::nth_element(c, c + kCandidates - 1, c + state->count, better);
   state->count = kCandidates;
-  state->above = c[kCandidates - 1].logit;
+  state->above = std::nextafter(c[kCandidates - 1].logit, kMinusInfinity);
 }
 
 void SelectHead::merge_row(const SelectRow& wanted, int64_t index, int64_t workers, Scratch* s) {

@@ -1,4 +1,4 @@
-// select_head.h: the LM head and the first half of sampling on the CPU. Workers own ranges of
+// select_head.h: the LM head and the first half of sampling on the CPU. Workers take
 // vocabulary blocks of 1,024 tokens; a block's logits live in cache, are reduced there and never
 // stored, except for rows that keep theirs. Sums are folded in block order and ties go to the lower
 // id, so the result does not depend on the number of workers. Not here: which token wins (engine).
@@ -38,7 +38,7 @@ class SelectHead {
   struct RowState;  // what one worker knows of one row
   struct Scratch;   // of one worker
 
-  // A part of the work: rows [first_row, first_row + rows) over the blocks of one worker.
+  // Rows [first_row, first_row + rows) of the selection, whose logits of a block are in cache at once.
   struct Group {
     int64_t first_row = 0;
     int64_t rows = 0;
@@ -50,7 +50,7 @@ class SelectHead {
   void prepare_rows(const SelectRow* rows, int64_t row_count);
   void gather_rows(const SelectRow* rows, int64_t row_count, const PackedMatrix& w, const char* h,
                    int64_t h_stride);
-  void reduce_group(const SelectRow* rows, Group g, const PackedMatrix& w, Range blocks,
+  void reduce_group(const SelectRow* rows, Group g, const PackedMatrix& w, SharedWork* blocks,
                     int64_t worker);
   void reduce_block(const SelectRow& wanted, int64_t index, int64_t block, float* logits,
                     int64_t count, RowState* state, Scratch* s);

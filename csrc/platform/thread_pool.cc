@@ -1,6 +1,7 @@
-// thread_pool.cc: a counter per worker starts it, one counter for all ends the region; waiting is
-// spin, then yield, then sleep, so that a region costs about a microsecond when workers are awake
-// and nothing burns when they are not needed. See thread_pool.h.
+// thread_pool.cc: one word per worker carries its whole state: the caller offers a job, the worker
+// takes it or the caller takes the offer back. Waiting is spin, then yield, then sleep, so that a
+// region costs about a microsecond when workers are awake and nothing burns when they are not
+// needed. See thread_pool.h.
 #include "platform/thread_pool.h"
 
 #include <atomic>
@@ -29,27 +30,27 @@ inline void pause_core() {
 #endif
 }
 
-// A number that one side sets and the other waits on.
-class Signal {
- public:
-  uint32_t get() const { return value_.load(std::memory_order_acquire); }
+enum State : uint32_t { kIdle, kOffered, kBusy };
 
-  void set(uint32_t value) {
-    value_.store(value, std::memory_order_seq_cst);
+// The state of one worker. The caller waits for idle, the worker for an offer: never both at once.
+class Mailbox {
+ public:
+  void set(State state) {
+    state_.store(state, std::memory_order_seq_cst);
     wake_sleeper();
   }
-
-  // Adds `delta`; the caller of the last decrement to zero wakes the waiter.
-  void subtract_one() {
-    if (value_.fetch_sub(1, std::memory_order_seq_cst) == 1) wake_sleeper();
+  // From one state to another, if it still is in the first.
+  bool change(State from, State to) {
+    uint32_t expected = from;
+    return state_.compare_exchange_strong(expected, to, std::memory_order_seq_cst);
   }
 
-  template <class Done>
-  void wait(Done done) {
+  void wait_for(State wanted) {
+    const auto is_wanted = [&] { return state_.load(std::memory_order_acquire) == wanted; };
     const auto start = std::chrono::steady_clock::now();
     for (int look = 0;; ++look) {
       for (int i = 0; i < kPausesPerLook; ++i) {
-        if (done(get())) return;
+        if (is_wanted()) return;
         pause_core();
       }
       if (look < kLooksBeforeYield) continue;
@@ -57,20 +58,20 @@ class Signal {
       if (std::chrono::steady_clock::now() - start > kSpinTime) break;
     }
     std::unique_lock lock(mutex_);
-    sleeping_.store(true, std::memory_order_seq_cst);
-    condition_.wait(lock, [&] { return done(value_.load(std::memory_order_seq_cst)); });
-    sleeping_.store(false, std::memory_order_relaxed);
+    sleepers_.fetch_add(1, std::memory_order_seq_cst);
+    condition_.wait(lock, [&] { return state_.load(std::memory_order_seq_cst) == wanted; });
+    sleepers_.fetch_sub(1, std::memory_order_seq_cst);
   }
 
  private:
   void wake_sleeper() {
-    if (!sleeping_.load(std::memory_order_seq_cst)) return;
+    if (sleepers_.load(std::memory_order_seq_cst) == 0) return;
     const std::lock_guard lock(mutex_);
     condition_.notify_all();
   }
 
-  std::atomic<uint32_t> value_{0};
-  std::atomic<bool> sleeping_{false};
+  std::atomic<uint32_t> state_{kIdle};
+  std::atomic<int> sleepers_{0};  // one leaves late while the other arrives: up to two
   std::mutex mutex_;
   std::condition_variable condition_;
 };
@@ -79,20 +80,20 @@ class Signal {
 
 struct ThreadPool::Impl {
   struct alignas(128) Worker {
-    Signal start;  // number of regions this worker was called to
+    Mailbox mailbox;
   };
 
   std::mutex lease;  // one region at a time
   std::vector<std::unique_ptr<Worker>> workers;  // workers[0] is the caller and has no thread
-  alignas(128) Signal running;  // workers that have not finished the region
-  RawJob job = nullptr;
+  RawJob job = nullptr;  // written before it is offered, read after it is taken
   void* context = nullptr;
 
   void serve(Worker* self, int64_t index) {
-    for (uint32_t region = 1;; ++region) {
-      self->start.wait([region](uint32_t value) { return value == region; });
+    for (;;) {
+      self->mailbox.wait_for(kOffered);
+      if (!self->mailbox.change(kOffered, kBusy)) continue;  // taken back meanwhile
       job(context, index);
-      running.subtract_one();
+      self->mailbox.set(kIdle);
     }
   }
 };
@@ -132,18 +133,20 @@ void ThreadPool::grow(int64_t workers) {
   }
 }
 
-void ThreadPool::run_raw(int64_t workers, RawJob job, void* context) {
+void ThreadPool::run_raw(int64_t workers, RawJob job, void* context, bool helpers_optional) {
   const std::lock_guard lock(impl_->lease);
   POLYLM_CHECK_LE(workers, static_cast<int64_t>(impl_->workers.size()));
+  const auto mailbox = [this](int64_t i) -> Mailbox& {
+    return impl_->workers[static_cast<size_t>(i)]->mailbox;
+  };
   impl_->job = job;
   impl_->context = context;
-  impl_->running.set(static_cast<uint32_t>(workers - 1));
-  for (int64_t i = 1; i < workers; ++i) {
-    Signal& start = impl_->workers[static_cast<size_t>(i)]->start;
-    start.set(start.get() + 1);
-  }
+  for (int64_t i = 1; i < workers; ++i) mailbox(i).set(kOffered);
   job(context, 0);
-  impl_->running.wait([](uint32_t left) { return left == 0; });
+  for (int64_t i = 1; i < workers; ++i) {
+    if (helpers_optional && mailbox(i).change(kOffered, kIdle)) continue;
+    mailbox(i).wait_for(kIdle);
+  }
 }
 
 }  // namespace polylm

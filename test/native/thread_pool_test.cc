@@ -73,6 +73,29 @@ TEST(pool_sleeps_when_idle) {
   EXPECT_EQ(sum, int64_t{6});
 }
 
+// Every item is taken exactly once, whoever comes; with far more workers than cores most come late.
+TEST(pool_shared_work_is_taken_once) {
+  ThreadPool& pool = ThreadPool::shared();
+  for (const int64_t workers : {1, 3, 16}) {
+    pool.grow(workers);
+    for (int round = 0; round < 500; ++round) {
+      const int64_t size = round % 97;
+      std::vector<std::atomic<int>> taken(97);
+      SharedWork work(size, 1 + round % 5, workers);
+      pool.run_helped(workers, [&](int64_t worker) {
+        int64_t helped = 0;
+        for (Range some; work.take(worker, &helped, &some);) {
+          EXPECT(some.begin < some.end && some.end <= size);
+          for (int64_t i = some.begin; i < some.end; ++i) ++taken[static_cast<size_t>(i)];
+        }
+      });
+      for (int64_t i = 0; i < 97; ++i) {
+        EXPECT_EQ(taken[static_cast<size_t>(i)].load(), i < size ? 1 : 0);
+      }
+    }
+  }
+}
+
 TEST(pool_parts_cover_everything) {
   for (const int64_t size : {0, 1, 5, 250, 1003}) {
     for (const int64_t count : {1, 2, 3, 7, 64}) {

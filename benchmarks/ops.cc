@@ -1,0 +1,315 @@
+// ops.cc: speed of the operations on this machine, as ratios to what the machine can do: a read-only
+// stream (memory) and multiply-adds in registers (arithmetic), taken in turns with the work.
+// Weights are random; the shapes are those of PolyLM-1.7B. Not here: the engine, text, tokens/s of
+// a real request (polylm bench). Trap: on a shared machine only the ratios mean anything.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "backends.h"
+#include "cpu/probe.h"
+#include "platform/bf16.h"
+#include "platform/cpu_features.h"
+
+namespace {
+
+using polylm::Act;
+using polylm::ActKind;
+using polylm::Epilogue;
+using polylm::Kv;
+using polylm::Ops;
+using polylm::SelectRow;
+using polylm::SequenceRows;
+using polylm::Vector;
+using polylm::Weight;
+
+struct Options {
+  bool smoke = false;
+  bool json = false;
+  int64_t threads = 0;
+  int64_t repeats = 7;
+};
+
+struct Shape {
+  int64_t layers = 24;
+  int64_t heads = 16;
+  int64_t head_size = 128;
+  int64_t vocab = 256000;
+  int64_t context = 2048;
+  int64_t hidden() const { return heads * head_size; }
+  int64_t inner() const { return 4 * hidden(); }
+  int64_t layer_parameters() const { return hidden() * (4 * hidden() + 2 * inner()); }
+};
+
+double median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v[v.size() / 2];
+}
+
+// A random row, repeated: what is multiplied does not change how fast.
+Weight random_weight(Ops& ops, int64_t n, int64_t k) {
+  std::vector<uint16_t> row(static_cast<size_t>(k));
+  uint32_t state = static_cast<uint32_t>(n * 31 + k);
+  for (uint16_t& x : row) {
+    state = state * 1664525u + 1013904223u;
+    x = polylm::bf16_from_float((static_cast<float>(state >> 8) * 0x1.0p-23F - 1.0F) /
+                                std::sqrt(static_cast<float>(k)));
+  }
+  const Weight w = ops.make_weight(n, k, polylm::WeightFormat::kBf16);
+  polylm::WeightPiece piece;
+  piece.n_count = n;
+  piece.k_count = k;
+  piece.stride_n = 0;
+  piece.stride_k = 1;
+  piece.bf16_data = row.data();
+  ops.pack_weight(w, piece);
+  return w;
+}
+
+class Model {
+ public:
+  Model(Ops& ops, const Shape& shape, int64_t rows) : ops_(ops), shape_(shape) {
+    const int64_t c = shape.hidden();
+    head_ = random_weight(ops, shape.vocab, c);
+    for (int64_t i = 0; i < shape.layers; ++i) {
+      layers_.push_back({random_weight(ops, 3 * c, c), random_weight(ops, c, c),
+                         random_weight(ops, shape.inner(), c), random_weight(ops, c, shape.inner())});
+    }
+    const std::vector<float> ones(static_cast<size_t>(shape.inner() + 3 * c), 0.5F);
+    norm_ = ops.make_vector(ones.data(), c);
+    bias_c_ = ops.make_vector(ones.data(), c);
+    bias_3c_ = ops.make_vector(ones.data(), 3 * c);
+    bias_f_ = ops.make_vector(ones.data(), shape.inner());
+    x_ = ops.make_act(rows, c, ActKind::kResidual);
+    h_ = ops.make_act(rows, c, ActKind::kInput);
+    q_ = ops.make_act(rows, c, ActKind::kInput);
+    a_ = ops.make_act(rows, c, ActKind::kInput);
+    f_ = ops.make_act(rows, shape.inner(), ActKind::kInput);
+    const int64_t block = ops.info().block_tokens;
+    const int64_t blocks = (shape.context + block - 1) / block;
+    kv_ = ops.make_kv({shape.layers, shape.heads, shape.head_size, blocks});
+    for (int64_t b = 0; b < blocks; ++b) table_.push_back(static_cast<int32_t>(b));
+    tokens_.assign(static_cast<size_t>(rows), 1);
+    ops.reserve({rows, rows, 1, 0, 1, shape.vocab, shape.context});
+  }
+
+  // One step of `rows` rows of one sequence from `position` on, logits of the last.
+  void step(int64_t position, int64_t rows, bool products_only) {
+    const SequenceRows s = {0, rows, position, table_.data(), static_cast<int64_t>(table_.size())};
+    const SelectRow row = {rows - 1, nullptr, 0, 1.0F, false};
+    ops_.begin({rows, 0, tokens_.data(), &s, 1});
+    if (!products_only) ops_.embed({head_, Weight{}, x_});
+    int64_t index = 0;
+    for (const Layer& l : layers_) {
+      if (!products_only) ops_.norm({x_, norm_, norm_, 1e-5F, h_});
+      ops_.qkv({h_, l.qkv, bias_3c_, kv_, index, 0.088F, q_});
+      if (!products_only) ops_.attend({q_, kv_, index, a_});
+      ops_.linear({a_, l.out, bias_c_, Epilogue::kAdd, x_});
+      if (!products_only) ops_.norm({x_, norm_, norm_, 1e-5F, h_});
+      ops_.linear({h_, l.up, bias_f_, Epilogue::kGeluTanh, f_});
+      ops_.linear({f_, l.down, bias_c_, Epilogue::kAdd, x_});
+      ++index;
+    }
+    if (!products_only) ops_.norm({x_, norm_, norm_, 1e-5F, h_});
+    ops_.select({h_, head_, &row, 1});
+    ops_.submit();
+    ops_.collect();
+  }
+
+  // One product of the first layer alone, for the table of shapes.
+  void product(int which, int64_t rows) {
+    const SequenceRows s = {0, rows, 0, table_.data(), static_cast<int64_t>(table_.size())};
+    const Layer& l = layers_[static_cast<size_t>(turn_++) % layers_.size()];
+    ops_.begin({rows, 0, tokens_.data(), &s, 1});
+    if (which == 0) ops_.qkv({h_, l.qkv, bias_3c_, kv_, 0, 0.088F, q_});
+    if (which == 1) ops_.linear({a_, l.out, bias_c_, Epilogue::kAdd, x_});
+    if (which == 2) ops_.linear({h_, l.up, bias_f_, Epilogue::kGeluTanh, f_});
+    if (which == 3) ops_.linear({f_, l.down, bias_c_, Epilogue::kAdd, x_});
+    ops_.submit();
+    ops_.collect();
+  }
+
+ private:
+  struct Layer {
+    Weight qkv, out, up, down;
+  };
+  Ops& ops_;
+  Shape shape_;
+  Weight head_;
+  std::vector<Layer> layers_;
+  Vector norm_, bias_c_, bias_3c_, bias_f_;
+  Act x_, h_, q_, a_, f_;
+  Kv kv_;
+  std::vector<int32_t> table_;
+  std::vector<int32_t> tokens_;
+  int64_t turn_ = 0;
+};
+
+// What one kind of work reached: its speed and that of the probe next to it, run by run.
+struct Speeds {
+  std::vector<double> value;
+  std::vector<double> probe;
+};
+
+double best(const std::vector<double>& v) { return *std::max_element(v.begin(), v.end()); }
+
+// Prints one line per result, as text or as one JSON object. ratio: median of value over the probes
+// of the same moment; best: the fastest run over the fastest probe.
+class Report {
+ public:
+  explicit Report(bool json) : json_(json) {}
+  void line(const std::string& name, const char* unit, const Speeds& s) const {
+    std::vector<double> ratios;
+    for (size_t i = 0; i < s.value.size(); ++i) ratios.push_back(s.value[i] / s.probe[i]);
+    const double value = median(s.value);
+    const double probe = median(s.probe);
+    const double ratio = median(ratios);
+    const double best_ratio = best(s.value) / best(s.probe);
+    if (json_) {
+      std::printf("{\"name\":\"%s\",\"unit\":\"%s\",\"value\":%.4f,\"probe\":%.4f,"
+                  "\"ratio\":%.4f,\"best\":%.4f,\"best_probe\":%.4f,\"best_ratio\":%.4f}\n",
+                  name.c_str(), unit, value, probe, ratio, best(s.value), best(s.probe),
+                  best_ratio);
+    } else {
+      std::printf("%-30s %8.3f of %8.3f %-7s ratio %.2f   best %8.3f of %8.3f = %.2f\n",
+                  name.c_str(), value, probe, unit, ratio, best(s.value), best(s.probe),
+                  best_ratio);
+    }
+    std::fflush(stdout);
+  }
+
+ private:
+  bool json_;
+};
+
+double seconds_of(const std::function<void()>& f) {
+  const auto start = std::chrono::steady_clock::now();
+  f();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+class Bench {
+ public:
+  explicit Bench(const Options& options)
+      : threads_(options.threads > 0 ? options.threads : polylm::usable_cores()),
+        stream_(threads_, options.smoke ? int64_t{1} << 26 : int64_t{5} << 28),
+        options_(options),
+        report_(options.json) {}
+
+  void run() {
+    Shape shape;
+    if (options_.smoke) {
+      shape.layers = 2;
+      shape.heads = 4;
+      shape.head_size = 64;
+      shape.vocab = 4096;
+      shape.context = 256;
+    }
+    const int64_t rows = options_.smoke ? 32 : 512;
+    polylm::BackendOptions backend;
+    backend.device = "cpu";
+    backend.threads = threads_;
+    const auto ops = polylm::make_ops(backend);
+    if (!options_.json) {
+      std::printf("%s, %s, %lld layers, hidden %lld\n", ops->info().name.c_str(),
+                  ops->info().isa.c_str(), static_cast<long long>(shape.layers),
+                  static_cast<long long>(shape.hidden()));
+    }
+    Model model(*ops, shape, rows);
+    const double weights = 2.0 * static_cast<double>(shape.layers * shape.layer_parameters() +
+                                                     shape.vocab * shape.hidden());
+    memory_bound("decode chain, products only", weights, [&] { model.step(0, 1, true); });
+    memory_bound("decode step, depth 0", weights, [&] { model.step(0, 1, false); });
+    const int64_t deep = shape.context * 15 / 16 - 20;
+    const double kv = 4.0 * static_cast<double>(shape.layers * shape.hidden() * deep);
+    memory_bound("decode step, depth " + std::to_string(deep), weights + kv,
+                 [&] { model.step(deep, 1, false); });
+    const double flop = 2.0 * static_cast<double>(rows * shape.layers * shape.layer_parameters());
+    arithmetic_bound("prefill of " + std::to_string(rows), flop,
+                     [&] { model.step(0, rows, false); });
+    const char* names[] = {"qkv", "attention out", "mlp up", "mlp down"};
+    const int64_t parts[] = {3, 1, 4, 4};
+    for (const int64_t m : {int64_t{1}, int64_t{4}, int64_t{16}, int64_t{64}, int64_t{512}}) {
+      if (m > rows) continue;
+      for (int which = 0; which < 4; ++which) {
+        const double size = static_cast<double>(parts[which] * shape.hidden() * shape.hidden());
+        const std::string name = std::string(names[which]) + ", " + std::to_string(m) + " rows";
+        const auto call = [&] { model.product(which, m); };
+        if (m <= 4) {
+          memory_bound(name, 2.0 * size, call);
+        } else {
+          arithmetic_bound(name, 2.0 * size * static_cast<double>(m), call);
+        }
+      }
+    }
+  }
+
+ private:
+  void memory_bound(const std::string& name, double bytes, const std::function<void()>& f) {
+    measure(name, "GB/s", bytes / 1e9, options_.repeats, f, [&] { return stream_.pass(); });
+  }
+  void arithmetic_bound(const std::string& name, double flop, const std::function<void()>& f) {
+    measure(name, "TFLOP/s", flop / 1e12, std::min<int64_t>(options_.repeats, 5), f,
+            [&] { return polylm::cpu_multiply_peak(threads_, isa_, 1); });
+  }
+  // Work and probe take turns, so that both see the same machine.
+  void measure(const std::string& name, const char* unit, double amount, int64_t repeats,
+               const std::function<void()>& f, const std::function<double()>& probe) {
+    f();
+    Speeds s;
+    double before = probe();
+    for (int64_t i = 0; i < repeats; ++i) {
+      s.value.push_back(amount / seconds_of(f));
+      const double after = probe();
+      s.probe.push_back((before + after) / 2.0);
+      before = after;
+    }
+    report_.line(name, unit, s);
+  }
+
+  int64_t threads_;
+  polylm::Isa isa_ = polylm::isa_from_environment();
+  polylm::BandwidthProbe stream_;
+  Options options_;
+  Report report_;
+};
+
+bool parse(int count, char** arguments, Options* options) {
+  for (int i = 1; i < count; ++i) {
+    const std::string a = arguments[i];
+    if (a == "--smoke") {
+      options->smoke = true;
+    } else if (a == "--json") {
+      options->json = true;
+    } else if (a == "--threads" && i + 1 < count) {
+      options->threads = std::strtoll(arguments[++i], nullptr, 10);
+    } else if (a == "--repeats" && i + 1 < count) {
+      options->repeats = std::max(1LL, std::strtoll(arguments[++i], nullptr, 10));
+    } else {
+      std::fprintf(stderr, "usage: polylm_bench [--smoke] [--json] [--threads N] [--repeats N]\n");
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  Options options;
+  if (!parse(count, arguments, &options)) return 2;
+  try {
+    Bench(options).run();
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "polylm_bench: %s\n", e.what());
+    return 1;
+  }
+  return 0;
+}
