@@ -24,6 +24,7 @@ struct EngineOptions {
   int64_t max_queue = 4096;
   int64_t budget_mixed = 256;    // rows of a step while generated rows run
   int64_t budget_prefill = 2048; // rows of a step otherwise
+  bool prefix_cache = false;     // keep prompts' full blocks for prompts that begin alike
 };
 
 enum class EngineState : uint8_t { kReady, kDraining, kFailed, kDisposed };

@@ -67,10 +67,11 @@ struct Request {
   bool stream = false;             // wants kDelta events
   bool return_on_abort = false;    // cancel ends with a result, not with kFailed(ABORTED)
   int64_t queue_timeout_ms = -1;   // -1: none
+  std::string cache_salt;          // beginnings are shared only within equal salts
   SamplingParams params;
   int64_t score_from = 0;             // kScore: index of the first token that is scored, >= 1
   int64_t score_top = 0;              // kScore: alternatives listed with each token, 0..20
-  std::vector<int64_t> logits_positions;  // kLogits: positions in the prompt, each < its length
+  std::vector<int64_t> logits_positions;  // kLogits: in the prompt; negative ones from its end
 };
 
 struct TokenAlternative {

@@ -41,11 +41,32 @@ std::optional<Clock::time_point> Run::deadline() const {
   return submitted_ + std::chrono::milliseconds(work_.request.queue_timeout_ms);
 }
 
-void Run::start(BlockPool* pool, int64_t block_tokens, int64_t vocab,
+// Rows before this one give nothing that is wanted of them but their place in the cache.
+int64_t Run::first_needed_row() const {
+  switch (work_.request.kind) {
+    case RequestKind::kGenerate:
+      return work_.prompt_rows - 1;
+    case RequestKind::kScore:
+      return std::min(work_.prompt_rows, work_.request.score_from - 1);
+    case RequestKind::kLogits:
+      return work_.kept.empty() ? 0 : work_.kept.front();
+  }
+  return 0;
+}
+
+void Run::keep_prefix(PrefixCache* cache) {
+  kept_blocks_ = cache->keep(work_.request.cache_salt, kept_blocks_, &(*set_)[0]);
+}
+
+void Run::start(BlockPool* pool, PrefixCache* cache, int64_t block_tokens, int64_t vocab,
                 const std::shared_ptr<const Tokenizer>& tokenizer, Clock::time_point now) {
   admitted_ = now;
   const int64_t tokens = static_cast<int64_t>(work_.ids.size()) + work_.max_tokens;
   set_.emplace(pool, block_tokens, work_.ids, tokens, work_.demand.rows);
+  if (cache != nullptr) {
+    kept_blocks_ = cache->adopt(work_.request.cache_salt, first_needed_row(), &(*set_)[0]);
+    result_->usage.cached_tokens = kept_blocks_ * block_tokens;
+  }
   switch (work_.request.kind) {
     case RequestKind::kGenerate:
       decoder_ = make_decoder(work_.request.params, work_.ids, work_.max_tokens, vocab, tokenizer);

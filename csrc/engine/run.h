@@ -11,6 +11,7 @@
 
 #include "engine/decoder.h"
 #include "engine/inbox.h"
+#include "engine/prefix_cache.h"
 #include "engine/request.h"
 #include "engine/scheduler.h"
 #include "engine/sequence.h"
@@ -24,8 +25,11 @@ class Run {
   Run(Arrival arrival, Order order);
 
   // Everything that the request will ever need on the host. May throw; then the request ends.
-  void start(BlockPool* pool, int64_t block_tokens, int64_t vocab,
+  // With a cache, the prompt begins with what is there.
+  void start(BlockPool* pool, PrefixCache* cache, int64_t block_tokens, int64_t vocab,
              const std::shared_ptr<const Tokenizer>& tokenizer, Clock::time_point now);
+  // Some of the prompt was computed; its full blocks can serve others.
+  void keep_prefix(PrefixCache* cache);
 
   // A step's results ---------------------------------------------------------------------------
   // Row `row` of the prompt gave `result`; scores the token after it.
@@ -68,6 +72,7 @@ class Run {
     int64_t tokens = 0;
   };
   void check_sent() const;
+  int64_t first_needed_row() const;
   void take_outputs(bool aborted, std::vector<Event>* out);
   Timings timings(Clock::time_point now) const;
 
@@ -79,6 +84,7 @@ class Run {
   std::optional<Clock::time_point> admitted_, prompt_done_, first_token_;
   std::unique_ptr<Decoder> decoder_;  // kGenerate
   std::optional<SequenceSet> set_;
+  int64_t kept_blocks_ = 0;  // of the prompt, that the prefix cache knows
   std::vector<Sent> sent_;  // [n]
   std::vector<OutputDelta> deltas_;
 };

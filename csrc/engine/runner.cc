@@ -41,6 +41,7 @@ Runner::Runner(Model* model, std::shared_ptr<const Tokenizer> tokenizer,
       limits_(plan_limits(options)),
       pool_(options.kv_blocks),
       batch_(step_limits(options, vocab_), options.max_sequences) {
+  if (options.prefix_cache) cache_.emplace(&pool_, block_tokens_);
   const auto most = static_cast<size_t>(options.max_sequences);
   views_.reserve(most);
   entries_.reserve(most);
@@ -142,7 +143,7 @@ void Runner::start(std::unique_ptr<Run> run, Clock::time_point now) {
   reserved_blocks_ += started->work().demand.blocks;
   reserved_rows_ += started->work().demand.rows;
   try {
-    started->start(&pool_, block_tokens_, vocab_, tokenizer_, now);
+    started->start(&pool_, cache_ ? &*cache_ : nullptr, block_tokens_, vocab_, tokenizer_, now);
     if (started->work().prompt_rows == 0) finish(started, false, now);
   } catch (...) {
     end_failed(started, caught_error());
@@ -329,11 +330,13 @@ void Runner::take_results(const std::vector<SelectResult>& results) {
 
 void Runner::take_chunk(const Entry& entry, const SelectResult* rows, Clock::time_point now) {
   Run* const run = entry.run;
+  if (cache_) run->keep_prefix(&*cache_);
   run->add_prefill(&events_);
   const bool complete = entry.end == run->work().prompt_rows;
   if (complete) {
     run->prompt_computed(now);
     counters_.prompt_tokens += run->usage().prompt_tokens;
+    counters_.cached_tokens += run->usage().cached_tokens;
   }
   if (run->is_generate()) {
     if (complete) advance(entry, rows, now);

@@ -15,6 +15,7 @@
 #include "engine/block_pool.h"
 #include "engine/engine.h"
 #include "engine/inbox.h"
+#include "engine/prefix_cache.h"
 #include "engine/run.h"
 #include "engine/scheduler.h"
 #include "engine/step_batch.h"
@@ -79,6 +80,7 @@ class Runner {
   int64_t block_tokens_;
   PlanLimits limits_;
   BlockPool pool_;
+  std::optional<PrefixCache> cache_;
   StepBatch batch_;
   BatchPlan plan_;
   std::vector<RunView> views_;

@@ -57,6 +57,21 @@ void Sequence::committed(int64_t end) {
   computed_ = end;
 }
 
+void Sequence::adopt(int32_t block) {
+  POLYLM_CHECK_EQ(computed_, static_cast<int64_t>(blocks_.size()) * block_tokens_);
+  POLYLM_CHECK_LE(computed_ + block_tokens_, size());
+  pool_->add_ref(block);
+  blocks_.push_back(block);
+  computed_ += block_tokens_;
+}
+
+void Sequence::replace(int64_t index, int32_t block) {
+  POLYLM_CHECK_LE((index + 1) * block_tokens_, computed_);
+  pool_->add_ref(block);
+  pool_->release(blocks_[static_cast<size_t>(index)]);
+  blocks_[static_cast<size_t>(index)] = block;
+}
+
 void Sequence::fork_from(const Sequence& parent) {
   POLYLM_CHECK(blocks_.empty() && tokens_.empty());
   tokens_ = parent.tokens_;

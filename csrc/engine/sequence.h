@@ -31,6 +31,10 @@ class Sequence {
   void own(int64_t end, std::vector<BlockCopy>* copies);
   // The tokens before `end` are in the cache now.
   void committed(int64_t end);
+  // Takes one more full block that is in the cache already, behind the computed ones.
+  void adopt(int32_t block);
+  // Takes an equal full block for its own.
+  void replace(int64_t index, int32_t block);
   // Becomes the same as `parent`, sharing all its blocks.
   void fork_from(const Sequence& parent);
   // Lets go of all blocks and tokens.
@@ -41,6 +45,7 @@ class Sequence {
   int32_t token(int64_t position) const { return tokens_[static_cast<size_t>(position)]; }
   Role role(int64_t position) const { return roles_[static_cast<size_t>(position)]; }
   const std::vector<int32_t>& tokens() const { return tokens_; }
+  const std::vector<Role>& roles() const { return roles_; }
   const std::vector<int32_t>& blocks() const { return blocks_; }
 
  private:

@@ -46,6 +46,7 @@ Scenario random_scenario(Rng& rng) {
   s.engine.kv_blocks = least + pick(rng, 0, 3 * least);
   s.engine.budget_mixed = chance(rng, 0.3) ? pick(rng, 1, 8) : pick(rng, 8, 80);
   s.engine.budget_prefill = chance(rng, 0.3) ? pick(rng, 1, 8) : pick(rng, 8, 200);
+  s.engine.prefix_cache = s.mix.alike = chance(rng, 0.6);
   s.with_text = chance(rng, 0.5);
   s.mix.text = s.with_text;
   s.arrivals = 0.05 * static_cast<double>(pick(rng, 1, 12));
@@ -109,6 +110,10 @@ class Simulation {
     if (runner_->pool().used() != 0) ++problems_;
     if (runner_->reserved_blocks() != 0) ++problems_;
     if (model_.sim().violations() > 0) ++problems_;
+    const bool all_finish = s_.cancels == 0.0 && s_.sim.nan_every == 0;
+    if (all_finish && model_.sim().prompt_rows_seen() != rows_due_) {
+      if (problems_++ == 0) first_problem_ = "cachedTokens is not what was saved";
+    }
     if (model_.sim().max_rows_seen() > step_limits(s_.engine, s_.sim.vocab).rows) ++problems_;
   }
 
@@ -125,6 +130,7 @@ class Simulation {
   int64_t ends() const { return journal_.ends(); }
   const EngineStats& counters() { return runner_->counters(); }
   uint64_t digest() const { return digest_; }
+  int64_t cached() const { return cached_; }
 
  private:
   void submit() {
@@ -154,6 +160,10 @@ class Simulation {
       const auto found = asked_.find(event.request);
       const std::string wrong =
           check_end(s_, found->second, journal_.of(event.request), tokenizer_);
+      if (event.result != nullptr) {
+        cached_ += event.result->usage.cached_tokens;
+        rows_due_ += found->second.work.prompt_rows - event.result->usage.cached_tokens;
+      }
       digest_ = digest_ * 31 + event.request * 7 + (event.error.has_value() ? 1 : 0);
       if (!wrong.empty() && problems_++ == 0) {
         first_problem_ = "request " + show(event.request) + ": " + wrong;
@@ -175,6 +185,8 @@ class Simulation {
   int64_t problems_ = 0;
   std::string first_problem_;
   uint64_t digest_ = 0;
+  int64_t rows_due_ = 0;  // prompt rows of finished requests, without cached ones
+  int64_t cached_ = 0;
 };
 
 TEST(engine_sim_every_result_equals_its_run_alone) {
@@ -182,6 +194,7 @@ TEST(engine_sim_every_result_equals_its_run_alone) {
   int64_t steps = 0;
   int64_t aborted = 0;
   int64_t timeouts = 0;
+  int64_t cached = 0;
   const char* const scale = std::getenv("POLYLM_SIM_SEEDS");  // many more, for a long night
   const uint64_t seeds = scale == nullptr ? 60 : std::strtoull(scale, nullptr, 10);
   for (uint64_t i = 0; i < seeds; ++i) {
@@ -196,11 +209,13 @@ TEST(engine_sim_every_result_equals_its_run_alone) {
     steps += simulation.counters().steps;
     aborted += simulation.counters().aborted;
     timeouts += simulation.counters().rejected;
+    cached += simulation.cached();
   }
   EXPECT(ends > static_cast<int64_t>(seeds) * 40);
   EXPECT(steps > static_cast<int64_t>(seeds) * 300);
   EXPECT(aborted > 20);
   EXPECT(timeouts > 20);
+  EXPECT(cached > static_cast<int64_t>(seeds) * 50);
 }
 
 TEST(engine_sim_replays_from_its_seed) {

@@ -137,6 +137,7 @@ void SimOps::do_copy_blocks(const Kv&, const BlockCopy* copies, int64_t count) {
 }
 
 void SimOps::do_begin() {
+  prompt_rows_seen_ += step().rows - step().generated_rows;
   max_rows_seen_ = std::max(max_rows_seen_, step().rows);
   tables_.clear();
   for (int64_t i = 0; i < step().sequence_count; ++i) {

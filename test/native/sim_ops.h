@@ -5,6 +5,7 @@
 // counted as a violation. Not here: numerics (ref). For tests of the engine.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -58,6 +59,7 @@ class SimOps final : public Ops {
 
   int64_t violations() const { return violations_; }
   int64_t steps() const { return steps_; }
+  int64_t prompt_rows_seen() const { return prompt_rows_seen_; }
   int64_t max_rows_seen() const { return max_rows_seen_; }
 
  protected:
@@ -107,6 +109,7 @@ class SimOps final : public Ops {
   int64_t steps_ = 0;
   int64_t sequences_seen_ = 0;
   int64_t max_rows_seen_ = 0;
+  std::atomic<int64_t> prompt_rows_seen_{0};
 };
 
 // Drives SimOps as a real family would.

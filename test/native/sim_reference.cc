@@ -246,6 +246,13 @@ Request random_request(Rng& rng, const SimOptions& options, const RequestMix& mi
   for (int64_t i = 0; i < length; ++i) {
     part.ids.push_back(static_cast<int32_t>(pick(rng, 0, options.vocab - 1)));
   }
+  if (mix.alike && chance(rng, 0.8)) {  // one of three beginnings, then on its own
+    const int64_t family = pick(rng, 1, 3);
+    for (int64_t i = 0; i < std::min(length, pick(rng, 1, mix.most_prompt)); ++i) {
+      part.ids[at(i)] = static_cast<int32_t>(i * family % options.vocab);
+    }
+    if (chance(rng, 0.2)) request.cache_salt = "tenant";
+  }
   request.prompt.push_back(part);
   request.batch = chance(rng, 0.3);
   request.stream = chance(rng, 0.5);

@@ -37,6 +37,7 @@ struct RequestMix {
   int64_t most_tokens = 24;
   int64_t most_width = 6;
   bool text = false;  // stop strings
+  bool alike = false;  // many prompts begin alike
 };
 Request random_request(Rng& rng, const SimOptions& options, const RequestMix& mix);
 
