@@ -313,7 +313,7 @@ void BeamDecoder::advance(const SelectResult* rows, const std::vector<int32_t>*,
   }
   mark_ends();
   const bool complete = static_cast<int64_t>(candidates_.size()) == rule_.candidates();
-  rule_.decide(candidates_, generated_, complete, finished_, &verdict_);
+  rule_.decide(candidates_, generated_, complete, &verdict_);
   finish_candidates();
   bool over = rule_.over(candidates_, verdict_, generated_, finished_);
   if (!over && generated_ + 1 >= context_.max_tokens) {

@@ -98,13 +98,13 @@ double BeamRule::open_score(double sum, int64_t generated) const {
 }
 
 void BeamRule::decide(const std::vector<BeamCandidate>& candidates, int64_t generated,
-                      bool complete, const FinishedBeams& finished, BeamVerdict* verdict) const {
+                      bool complete, BeamVerdict* verdict) const {
   verdict->running.clear();
   verdict->finish.clear();
   if (params_.beam_scoring == BeamScoring::kHf431) {
     decide_431(candidates, generated, complete, verdict);
   } else {
-    decide_455(candidates, generated, finished, verdict);
+    decide_455(candidates, generated, verdict);
   }
 }
 
@@ -154,13 +154,12 @@ bool BeamRule::over_431(double best_sum, int64_t generated, const FinishedBeams&
 }
 
 void BeamRule::decide_455(const std::vector<BeamCandidate>& candidates, int64_t generated,
-                          const FinishedBeams& finished, BeamVerdict* verdict) const {
-  const bool closed = finished.full() && params_.early_stopping == EarlyStopping::kTrue;
+                          BeamVerdict* verdict) const {
   for (size_t rank = 0; rank < candidates.size(); ++rank) {
     const auto index = static_cast<int32_t>(rank);
     if (!candidates[rank].ends) {
       verdict->running.push_back(index);
-    } else if (index < beams_ && !closed) {
+    } else if (index < beams_) {
       verdict->finish.push_back({index, open_score(candidates[rank].score, generated + 1)});
     }
   }

@@ -77,7 +77,7 @@ class BeamRule {
   // in the order they were drawn. `complete`: as many as candidates() were found. Throws
   // INVALID_OPTION where 4.31 raises: too many of them are stop ids.
   void decide(const std::vector<BeamCandidate>& candidates, int64_t generated, bool complete,
-              const FinishedBeams& finished, BeamVerdict* verdict) const;
+              BeamVerdict* verdict) const;
   // The score of a beam that is finished as it stands, with so many generated tokens.
   double open_score(double sum, int64_t generated) const;
   // Whether the search is over once a verdict's hypotheses were added.
@@ -88,7 +88,7 @@ class BeamRule {
   void decide_431(const std::vector<BeamCandidate>& candidates, int64_t generated, bool complete,
                   BeamVerdict* verdict) const;
   void decide_455(const std::vector<BeamCandidate>& candidates, int64_t generated,
-                  const FinishedBeams& finished, BeamVerdict* verdict) const;
+                  BeamVerdict* verdict) const;
   bool over_431(double best_sum, int64_t generated, const FinishedBeams& finished) const;
   bool over_455(double best_running, int64_t generated, const FinishedBeams& finished) const;
 

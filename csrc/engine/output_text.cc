@@ -97,7 +97,7 @@ bool OutputTrack::drain(OutputDelta* delta) {
   given_bytes_ = text.size();
   for (; given_tokens_ < infos_.size(); ++given_tokens_) {
     const TokenInfo& info = infos_[given_tokens_];
-    if (!closed_ && info.text_end > static_cast<int32_t>(text.size())) break;
+    if (info.text_end > static_cast<int32_t>(text.size())) break;
     delta->tokens.push_back(info);
   }
   return !delta->text.empty() || !delta->tokens.empty();

@@ -272,6 +272,63 @@ TEST(beam_sampling_431_draws_equal_beams) {
   EXPECT(twice > 50);
 }
 
+// With topK 1 (and Hugging Face's min_tokens_to_keep 2) two beams have four candidates, and four are
+// drawn: nothing is left to chance but the order. So scores can be followed: 4.31 divides the sums
+// by the temperature at every step, 4.55 the log-probabilities before they are added.
+TEST(beam_sampling_warps_sums_or_log_probabilities) {
+  constexpr double kTemperature = 0.5;
+  for (const bool old : {true, false}) {
+    const ToyModel model = {.key = 21, .vocab = 30, .spread = 3.0};
+    SamplingParams params;
+    params.beam_scoring = old ? BeamScoring::kHf431 : BeamScoring::kHf455;
+    params.num_beams = 2;
+    params.n = 2;
+    params.max_tokens = 4;
+    params.length_penalty = 0.0;
+    params.temperature = kTemperature;
+    params.top_k = 1;
+    params.sample_beams = true;
+    const std::vector<int32_t> prompt = {1, 2};
+    std::vector<ReferenceHypothesis> all = {{{}, 0.0}};
+    if (old) all.push_back(all.front());
+    for (int64_t step = 0; step < params.max_tokens; ++step) {
+      std::vector<ReferenceHypothesis> next;
+      for (const ReferenceHypothesis& beam : all) {
+        std::vector<int32_t> history = prompt;
+        history.insert(history.end(), beam.tokens.begin(), beam.tokens.end());
+        const std::vector<float> row = model.logits(history);
+        double sum = 0.0;
+        for (const float logit : row) sum += std::exp(static_cast<double>(logit));
+        std::vector<float> sorted = row;
+        std::sort(sorted.rbegin(), sorted.rend());
+        for (size_t id = 0; id < row.size(); ++id) {
+          if (row[id] < sorted[1]) continue;
+          const double log_p = static_cast<double>(row[id]) - std::log(sum);
+          next.push_back(beam);
+          next.back().tokens.push_back(static_cast<int32_t>(id));
+          next.back().score =
+              old ? (beam.score + log_p) / kTemperature : beam.score + log_p / kTemperature;
+        }
+      }
+      std::stable_sort(next.begin(), next.end(), [](const auto& a, const auto& b) {
+        return a.score > b.score;
+      });
+      const bool last = step + 1 == params.max_tokens;
+      if (old || !last) next.resize(std::min<size_t>(next.size(), 2));
+      all = next;
+    }
+    for (int64_t s = 0; s < 20; ++s) {
+      params.seed = s;
+      for (const OutputResult& output : run_toy(params, prompt, model).outputs) {
+        const bool found = std::any_of(all.begin(), all.end(), [&](const auto& h) {
+          return h.tokens == output.tokens && std::fabs(h.score - output.score) < 1e-9;
+        });
+        EXPECT(found);
+      }
+    }
+  }
+}
+
 TEST(beam_sampling_is_a_function_of_the_seed) {
   Random random(seed() + 5);
   for (int round = 0; round < 300; ++round) {

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <functional>
 #include <limits>
+#include <numeric>
 #include <set>
 #include <string>
 #include <vector>
@@ -130,6 +131,48 @@ TEST(candidates_and_full_rows_give_the_same_token) {
   }
   EXPECT(fetched_with_few > 500);
   EXPECT(rounds_without > 500);
+}
+
+// The order of the CDF, spelled out: the 64 best by rank, then all others by id. A vocabulary of
+// several blocks, so that sums over blocks and the tokens left out of them matter.
+TEST(pure_sampling_is_this_inverse_cdf) {
+  const ToyModel model = {.key = 71, .vocab = 5000, .spread = 1.0};
+  const auto slow = [&](const std::vector<int32_t>& history, double u) {
+    const std::vector<float> row = model.logits(history);
+    std::vector<int32_t> order(row.size());
+    std::iota(order.begin(), order.end(), 0);
+    const auto best = order.begin() + kCandidates;
+    std::partial_sort(order.begin(), best, order.end(), [&](int32_t a, int32_t b) {
+      return row[static_cast<size_t>(a)] > row[static_cast<size_t>(b)];
+    });
+    std::sort(best, order.end());
+    double total = 0;
+    for (const float logit : row) total += std::exp(static_cast<double>(logit));
+    double sum = 0;
+    for (const int32_t id : order) {
+      sum += std::exp(static_cast<double>(row[static_cast<size_t>(id)])) / total;
+      if (sum > u) return id;
+    }
+    return order.back();
+  };
+  SamplingParams params = sampling(1.0, 3);
+  params.n = 16;
+  std::set<int32_t> firsts;
+  for (int64_t s = 0; s < 20; ++s) {
+    params.seed = s;
+    const std::vector<OutputResult> outputs = run_toy(params, kPrompt, model).outputs;
+    for (uint32_t k = 0; k < 16; ++k) {
+      std::vector<int32_t> history = kPrompt;
+      for (uint32_t t = 0; t < 3; ++t) {
+        const double u = philox_uniform(static_cast<uint64_t>(s), k, t, 0);
+        const int32_t token = outputs[k].tokens[t];
+        EXPECT_EQ(token, slow(history, u));
+        history.push_back(token);
+      }
+      firsts.insert(history[2]);
+    }
+  }
+  EXPECT(firsts.size() > 250);  // nearly all fall into the tail
 }
 
 TEST(noise_depends_on_seed_output_and_step_only) {
