@@ -5,14 +5,14 @@ import { startCall, type Engine } from './call.js'
 import { openCheckpoint } from './checkpoint/open.js'
 import type { Checkpoint, ModelConfig } from './checkpoint/types.js'
 import type { Core } from './core.js'
-import { PolyLMError } from './errors.js'
+import { isPolyLMError, PolyLMError } from './errors.js'
 import { EventRouter } from './events.js'
 import { contextOf, type CheckedLoad } from './load-options.js'
 import type { LoadProgress } from './options.js'
 import { checkMemory, freeMemory, kvTokens, modelSizes } from './memory.js'
 import type { LoadedParts, ModelInfo } from './model.js'
 import {
-  fromCore, inCore, loadNative, type NativeConfig, type NativeLoad, type NativeTable, type NativeWeights,
+  fromCore, fromNative, inCore, loadNative, type NativeConfig, type NativeLoad, type NativeTable, type NativeWeights,
 } from './native.js'
 import { loadTokenizerFiles } from './tokenizer/load.js'
 import { LoadedTokenizer } from './tokenizer/tokenizer.js'
@@ -135,15 +135,17 @@ async function readWeights(source: Source, checked: CheckedLoad, stop: Stop): Pr
     if (!stop.signal.aborted) return { weights, read }
     await weights.dispose()
   } catch (e) {
-    if (!stop.signal.aborted) throw await rewrapped(e)
+    if (!stop.signal.aborted) throw withDevice(fromNative(e), checked.device)
   } finally {
     stop.signal.removeEventListener('abort', cancel)
   }
   throw stop.signal.reason
 }
 
-const rewrapped = async (e: unknown): Promise<unknown> =>
-  await fromCore(() => Promise.reject(e as Error)).catch((wrapped: unknown) => wrapped)
+function withDevice(e: unknown, device: string): unknown {
+  if (!isPolyLMError(e, 'DEVICE') || e['device'] !== undefined) return e
+  return new PolyLMError('DEVICE', e.message, { device, ...(e.hint === undefined ? {} : { hint: e.hint }) })
+}
 
 // A progress callback that throws ends the load with what it threw.
 function report({ onProgress }: CheckedLoad, stop: Stop, progress: LoadProgress): void {

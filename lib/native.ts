@@ -260,14 +260,18 @@ function open(): Native {
 }
 
 const isMissing = (e: unknown): boolean => messageOf(e).startsWith('No native build was found')
-const messageOf = (e: unknown): string => (e instanceof Error ? e.message : String(e))
+// Errors of another realm (a vm context) are no instances of this one's Error.
+const messageOf = (e: unknown): string => {
+  const { message } = (typeof e === 'object' && e !== null ? e : {}) as { message?: unknown }
+  return typeof message === 'string' ? message : String(e)
+}
 
 /** An error of the core as a PolyLMError; anything else comes back as it is. */
 export function fromNative(e: unknown): unknown {
   if (typeof e !== 'object' || e === null || e instanceof PolyLMError) return e
-  const { code, message, hint, stack: _stack, ...data } = { ...e } as Record<string, unknown>
+  const { code, hint, ...data } = { ...e } as Record<string, unknown>
   if (typeof code !== 'string' || !(errorCodes as readonly string[]).includes(code)) return e
-  const text = typeof message === 'string' ? message : messageOf(e)
+  const text = messageOf(e)
   const fields = code === 'INVALID_OPTION' ? { ...optionOf(text), ...data } : data
   return new PolyLMError(code as ErrorCode, text, {
     ...fields,
