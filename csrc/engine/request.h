@@ -1,5 +1,5 @@
-// request.h: what a caller asks of the engine and what comes back, as plain data. Checked where it is
-// made (check_request in sampling.cc); after that the engine trusts it.
+// request.h: what a caller asks of the engine and what comes back, as plain data. Checked where it
+// is made (check_request in sampling.cc); after that the engine trusts it.
 #pragma once
 
 #include <cstdint>
@@ -93,7 +93,7 @@ enum class FinishReason : uint8_t { kStop, kLength, kAbort };
 struct OutputResult {
   std::string text;             // decode(prompt + tokens) without decode(prompt)
   std::vector<int32_t> tokens;  // ends with the stop token, if one stopped it
-  double score = std::numeric_limits<double>::quiet_NaN();  // beams: Hugging Face's sequences_scores
+  double score = std::numeric_limits<double>::quiet_NaN();  // beams: sequences_scores
   FinishReason finish_reason = FinishReason::kLength;
   int32_t stopped_by_token = -1;
   int32_t stopped_by_string = -1;   // index in params.stop

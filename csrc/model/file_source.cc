@@ -129,7 +129,8 @@ void FileSource::resolve(std::vector<Parameter>& parameters, Precision precision
         p.k == 0 ? std::vector<int64_t>{p.n}
                  : (transposed ? std::vector<int64_t>{p.k, p.n} : std::vector<int64_t>{p.n, p.k});
     if (tensor.shape != expected) {
-      const bool swapped = p.conv1d && tensor.shape == std::vector<int64_t>{expected[1], expected[0]};
+      const bool swapped = p.conv1d && tensor.shape.size() == 2 &&
+                           tensor.shape[0] == expected[1] && tensor.shape[1] == expected[0];
       fail(Code::kWeightsShape,
            "tensor " + quoted(tensor.name) + " is " + shape_text(tensor.shape) + ", expected " +
                shape_text(expected),

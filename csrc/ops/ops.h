@@ -49,7 +49,7 @@ struct AttendArgs {
   Act out;  // input [T,C]
 };
 
-// kAdd: y (residual) += x·wᵀ + b.  kGeluTanh, kGeluErf: y (input) = gelu(x·wᵀ + b).  kNone: y = ...
+// kAdd: y (residual) += x·wᵀ + b. kGeluTanh, kGeluErf: y (input) = gelu(x·wᵀ + b). kNone: y = x·wᵀ + b.
 enum class Epilogue : uint8_t { kNone, kGeluTanh, kGeluErf, kAdd };
 
 struct LinearArgs {
@@ -100,8 +100,8 @@ class Ops {
   Kv make_kv(const KvShape& shape);
   void reserve(const StepLimits& limits);
 
-  // A step: begin, the calls below, submit, collect ------------------------------------------------
-  void copy_blocks(const Kv& kv, const BlockCopy* copies, int64_t count);  // before begin's rows run
+  // A step: begin, the calls below, submit, collect ----------------------------------------------
+  void copy_blocks(const Kv& kv, const BlockCopy* copies, int64_t count);  // before begin
   void begin(const StepInputs& in);  // also after a step that was abandoned before its submit
   void embed(const EmbedArgs& a);
   void norm(const NormArgs& a);

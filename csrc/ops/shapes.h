@@ -60,7 +60,7 @@ struct Act {
   int32_t handle = -1;
 };
 
-// The paged KV cache of all layers: `blocks` blocks of B tokens each (B = DeviceInfo::block_tokens).
+// The paged KV cache of all layers: `blocks` blocks of B = DeviceInfo::block_tokens tokens.
 struct KvShape {
   int64_t layers = 0;
   int64_t heads = 0;      // H

@@ -1,5 +1,5 @@
 // file.h: reading a file that was validated before: opened once, compared with what the validator
-// saw, read with pread only. A truncated file is an error, never a SIGBUS, because nothing is mapped.
+// saw, read with pread only. Nothing is mapped: a truncated file is an error, never a SIGBUS.
 #pragma once
 
 #include <cstddef>
@@ -19,7 +19,7 @@ struct FileIdentity {
 
 class File {
  public:
-  // Throws FILE_NOT_FOUND, FILE_IO, or FILE_CHANGED when the file is not the one that was validated.
+  // Throws FILE_NOT_FOUND, FILE_IO, or FILE_CHANGED when it is not the file that was validated.
   explicit File(const FileIdentity& identity);
   ~File();
   File(const File&) = delete;
