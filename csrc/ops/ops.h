@@ -49,7 +49,7 @@ struct AttendArgs {
   Act out;  // input [T,C]
 };
 
-// kAdd: y (residual) += x·wᵀ + b. kGeluTanh, kGeluErf: y (input) = gelu(x·wᵀ + b). kNone: y = x·wᵀ + b.
+// kAdd: y (residual) += x·wᵀ + b. kGeluTanh, kGeluErf: y (input) = gelu(x·wᵀ + b). kNone: without.
 enum class Epilogue : uint8_t { kNone, kGeluTanh, kGeluErf, kAdd };
 
 struct LinearArgs {
