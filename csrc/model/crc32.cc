@@ -1,5 +1,6 @@
 // crc32.cc: CRC-32 eight bytes at a time (slicing-by-8, Kounavis and Berry 2005) and how two are
 // combined, by multiplication with x^(8n) modulo the polynomial: pieces can be summed in parallel.
+#include <array>
 #include <cstring>
 
 #include "model/weights.h"
