@@ -2,7 +2,6 @@
 // the order of completion, and calls made beside it go first. Trap: one bad item is a result with an
 // error; what would fail every item (the model is gone, the input throws) ends the iteration.
 import { linkedController } from './abort.js'
-import { settler } from './call.js'
 import { prepareGenerate, runGenerate, type Core } from './core.js'
 import { isPolyLMError } from './errors.js'
 import { checkGenerate } from './generate-options.js'
@@ -10,6 +9,7 @@ import type { GenerateOptions } from './options.js'
 import { readProperty } from './option-reader.js'
 import type { Prompt } from './prompt.js'
 import type { GenerateResult } from './result.js'
+import { EventQueue } from './stream.js'
 
 /** A prompt with options of its own, which go over those of the whole run. */
 export interface GenerateInput {
@@ -33,79 +33,57 @@ export async function * generateEach(
   // Twice what runs at once: the next ones are encoded and waiting when a row becomes free.
   const most = Math.max(2, Math.ceil((2 * core.maxSequences) / width))
   const stop = linkedController(shared.signal)
-  const source = new Source(inputs)
-  const running = new Map<number, Promise<GenerateManyItem>>()
-  const aborted = rejection(stop.signal)
-  let next = 0
+  const source = iteratorOf(inputs)
+  // Inputs and answers arrive in one queue: a slow input must not hold back the answers that are there.
+  const arrivals = new EventQueue<IteratorResult<unknown> | GenerateManyItem>()
+  const running = new Set<Promise<void>>()
+  let [next, asking, more] = [0, false, true]
+  const ask = async (): Promise<void> => {
+    asking = true
+    await Promise.resolve(source.next()).then(input => { arrivals.push(input) }, (e: unknown) => { arrivals.fail(e) })
+  }
+  const start = (input: unknown): void => {
+    const call = answer(core, input, shared.given, stop.signal, next++)
+      .then(item => { arrivals.push(item) }).finally(() => { running.delete(call) })
+    running.add(call)
+  }
+  stop.signal.throwIfAborted()
+  stop.signal.addEventListener('abort', () => { arrivals.fail(stop.signal.reason) }, { once: true })
   try {
-    for (;;) {
-      // An input that is slow to come must not hold back the answers that are there.
-      const pull = running.size < most ? source.pull() : undefined
-      if (pull === undefined && running.size === 0) return
-      const first = await Promise.race([aborted, ...(pull === undefined ? [] : [pull]), ...running.values()])
-      if ('input' in first) {
-        if (source.take()) running.set(next, answer(core, first.input, shared.given, stop.signal, next++))
+    let unanswered = 0
+    while (more || unanswered > 0) {
+      if (more && !asking && unanswered < most) ask().catch((e: unknown) => { arrivals.fail(e) })
+      const { value: arrived } = await arrivals.next()
+      if (arrived === undefined) return
+      if ('index' in arrived) {
+        unanswered--
+        if (!arrived.ok) throwIfOver(arrived.error, shared.signal)
+        yield arrived
         continue
       }
-      running.delete(first.index)
-      if (!first.ok) throwIfOver(first.error, shared.signal)
-      yield first
+      asking = false
+      more = arrived.done !== true
+      if (!more) continue
+      unanswered++
+      start(arrived.value)
     }
   } finally {
     stop.abort(new DOMException('the iteration was left', 'AbortError'))
     stop.release()
-    await source.leave()
-    await Promise.allSettled(running.values())
+    // The input cleans up; one that is still being waited for does that when it comes.
+    const left = more ? Promise.resolve(source.return?.()) : undefined
+    if (asking) left?.catch(() => { /* nobody waits any more */ })
+    else await left
+    await Promise.all(running)
   }
 }
 
-/** The inputs, asked for one at a time. */
-class Source {
-  readonly #iterator: AsyncIterator<unknown> | Iterator<unknown>
-  #pending: Promise<{ readonly input: unknown }> | undefined
-  #ended = false
-
-  constructor(inputs: unknown) {
-    const given = inputs as Partial<AsyncIterable<unknown> & Iterable<unknown>> | null | undefined
-    const iterator = typeof inputs === 'string' ? undefined
-      : given?.[Symbol.asyncIterator]?.() ?? given?.[Symbol.iterator]?.()
-    if (iterator === undefined) throw new TypeError('generateEach: inputs is neither an Iterable nor an AsyncIterable')
-    this.#iterator = iterator
-  }
-
-  /** The next input, the same promise until it is taken; undefined after the last one. */
-  pull(): Promise<{ readonly input: unknown }> | undefined {
-    if (this.#ended) return undefined
-    return this.#pending ??= this.#next()
-  }
-
-  async #next(): Promise<{ readonly input: unknown }> {
-    const { done, value } = await this.#iterator.next()
-    if (done === true) this.#ended = true
-    return { input: value }
-  }
-
-  /** Whether what arrived is an input and not the end. */
-  take(): boolean {
-    this.#pending = undefined
-    return !this.#ended
-  }
-
-  /** Lets the iterator clean up; one that is still being waited for does that when it comes. */
-  async leave(): Promise<void> {
-    if (this.#ended) return
-    const left = this.#iterator.return?.()
-    if (this.#pending === undefined) await left
-    else Promise.resolve(left).catch(() => { /* nobody waits any more */ })
-  }
-}
-
-/** A promise that rejects with the signal's reason. */
-function rejection(signal: AbortSignal): Promise<never> {
-  const { promise, reject } = settler<never>()
-  if (signal.aborted) reject(signal.reason)
-  else signal.addEventListener('abort', () => { reject(signal.reason) }, { once: true })
-  return promise
+function iteratorOf(inputs: unknown): AsyncIterator<unknown> | Iterator<unknown> {
+  const given = inputs as Partial<AsyncIterable<unknown> & Iterable<unknown>> | null | undefined
+  const iterator = typeof inputs === 'string' ? undefined
+    : given?.[Symbol.asyncIterator]?.() ?? given?.[Symbol.iterator]?.()
+  if (iterator === undefined) throw new TypeError('generateEach: inputs is neither an Iterable nor an AsyncIterable')
+  return iterator
 }
 
 async function answer(
@@ -114,9 +92,16 @@ async function answer(
   try {
     const own = typeof input === 'object' && input !== null ? readProperty(input, 'prompt') : undefined
     const more = own === undefined ? undefined : readProperty(input as object, 'options')
-    const options = { ...shared, ...(typeof more === 'object' && more !== null ? defined(more) : {}), signal }
-    const prepared = prepareGenerate(core, own ?? input, options, 'generateEach')
-    return { index, ok: true, result: await submitWhenRoom(() => runGenerate(core, prepared, true), signal) }
+    const options = { ...shared, ...(typeof more === 'object' && more !== null ? defined(more) : {}) }
+    const { checked, request } = prepareGenerate(core, own ?? input, options, 'generateEach')
+    const either = linkedController(checked.signal, signal)
+    try {
+      const prepared = { request, checked: { ...checked, signal: either.signal } }
+      const result = await submitWhenRoom(() => runGenerate(core, prepared, true), either.signal)
+      return { index, ok: true, result }
+    } finally {
+      either.release()
+    }
   } catch (error) {
     return { index, ok: false, error }
   }

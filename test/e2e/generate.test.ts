@@ -170,6 +170,29 @@ describe('generateEach', () => {
     expect(closed).toBe(true)
   })
 
+  test('a signal of one item ends that item', async () => {
+    const reason = { why: 'this one' }
+    const inputs = ['Rome is', { prompt: 'Paris is', options: { signal: AbortSignal.abort(reason) } }, 'Oslo is']
+    const ends: unknown[] = []
+    for await (const item of demo.generateEach(inputs, { maxTokens: 3, stopTokenIds: [] })) ends[item.index] = item.ok || item.error
+    expect(ends).toEqual([true, reason, true])
+  })
+
+  test('answers do not wait for an input that is slow to come', async () => {
+    let release = (): void => { /* set below */ }
+    const gate = new Promise<void>(resolve => { release = resolve })
+    async function * slow(): AsyncGenerator<string> {
+      yield 'Rome is'
+      await gate
+      yield 'Paris is'
+    }
+    const answers = demo.generateEach(slow(), { maxTokens: 3, stopTokenIds: [] })
+    expect((await answers.next()).value).toMatchObject({ index: 0, ok: true })
+    release()
+    expect((await answers.next()).value).toMatchObject({ index: 1, ok: true })
+    expect((await answers.next()).done).toBe(true)
+  })
+
   test('the answer of each is the answer alone', async () => {
     const prompts = Array.from({ length: 40 }, (_, i) => `City number ${i} is`)
     const alone = await Promise.all(prompts.map(prompt => text(prompt, { maxTokens: 8, stopTokenIds: [] })))
