@@ -15,7 +15,7 @@ const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..')
 const cmakeFloor = [3, 21]
 const compilerFloors = { gcc: 12, clang: 14 }
 const install = {
-  linux: 'Debian, Ubuntu: sudo apt install g++ cmake    Fedora: sudo dnf install gcc-c++ cmake',
+  linux: 'Debian, Ubuntu: sudo apt install g++ make cmake    Fedora: sudo dnf install gcc-c++ make cmake',
   darwin: 'macOS: xcode-select --install, then brew install cmake',
   win32: 'Windows: Visual Studio Build Tools with "Desktop development with C++", which contains CMake',
 }
