@@ -8,17 +8,19 @@ import { spawn } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { flatten } from './flatten-fixture.mjs'
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..')
 const total = { passed: 0, failed: 0, skipped: 0 }
 const broken = []
+const longest = 30 * 60_000        // a test that hangs is a failure, not a run without end
 
 /** Runs a command, shows what it prints, resolves with its status and its standard output. */
 function run(name, command, args, env = {}) {
   process.stdout.write(`\n== ${name}\n`)
   return new Promise(resolve => {
     const child = spawn(command, args, {
-      cwd: root, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'inherit'],
+      cwd: root, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'inherit'], timeout: longest,
     })
     let output = ''
     child.stdout.setEncoding('utf8').on('data', text => { output += text; process.stdout.write(text) })
@@ -53,7 +55,18 @@ function count(label, name, { status, output }) {
   if (status !== 0 && failed === 0) fail(name)
 }
 
-/** The newest native test program below build-cmake, wherever the generator put it. */
+/** Model fixtures as the flat files that native tests read; returns their folder. */
+function flatFixtures() {
+  const models = path.join(root, 'test/fixtures/models')
+  const folder = path.join(root, 'build-cmake/flat')
+  for (const name of readdirSync(models)) {
+    const complete = ['config.json', 'expected.json', 'model.safetensors'].every(file => existsSync(path.join(models, name, file)))
+    if (complete) flatten(path.join(models, name), path.join(folder, `${name}.flat`))
+  }
+  return folder
+}
+
+/** The native test program of the release build, wherever the generator put it. */
 function nativeTests() {
   const name = process.platform === 'win32' ? 'polylm_tests.exe' : 'polylm_tests'
   const dir = path.join(root, 'build-cmake', `${process.platform}-${process.arch}-Release`)
@@ -80,7 +93,7 @@ const built = await step('native build', [path.join(root, 'scripts/build-native.
 if (built && only !== 'js') {
   const program = nativeTests()
   if (program === undefined) fail('native tests (program not found)')
-  else count('native', 'native tests', await run('native tests', program, args.slice(0, 1)))
+  else count('native', 'native tests', await run('native tests', program, args.slice(0, 1), { POLYLM_FLAT: flatFixtures() }))
 }
 if (only !== 'native') {
   await step('typecheck', [bin('typescript/bin/tsc'), '--noEmit'])
