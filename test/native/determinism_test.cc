@@ -8,6 +8,7 @@
 #include <new>
 
 #include "ops_rig.h"
+#include "platform/buffer.h"
 
 namespace {
 std::atomic<bool> counting{false};
@@ -246,6 +247,18 @@ void bits_of_runs(const Subject& subject) {
   expect_same(first, model.run(chunks_of(3, 150)), 3, "the second run");
 }
 
+// With an inaccessible page behind every buffer nothing changes: no kernel reads or writes past one.
+void bits_with_guards(const Subject& subject) {
+  TinyModel plain(subject, 2);
+  const Plan plan = {{{0, 33}, {1, 1}}, {{0, 267}, {1, 1}}};
+  const Trace want = plain.run(plan);
+  set_buffer_guards(true);
+  TinyModel guarded(subject, 2);
+  set_buffer_guards(false);
+  expect_same(want, guarded.run(plan), 0, "guarded buffers");
+}
+
+POLYLM_FOR_EACH_CPU(bits_with_guards)
 POLYLM_FOR_EACH_CPU(bits_of_chunks)
 POLYLM_FOR_EACH_CPU(bits_of_batches)
 POLYLM_FOR_EACH_CPU(bits_of_threads)
