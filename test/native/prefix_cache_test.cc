@@ -26,7 +26,7 @@ Prompt random_prompt(Rng& rng) {
     prompt.tokens.push_back(chance(rng, 0.9) ? 1 : 2);
     prompt.roles.push_back(chance(rng, 0.97) ? Role::kPrompt : Role::kGenerated);
   }
-  prompt.salt = chance(rng, 0.8) ? "" : (chance(rng, 0.5) ? "a" : "b");
+  if (!chance(rng, 0.8)) prompt.salt.assign(1, chance(rng, 0.5) ? 'a' : 'b');
   return prompt;
 }
 
