@@ -175,11 +175,13 @@ void BeamDecoder::score_row(const SelectResult& row, int64_t h, FullRows& full) 
     POLYLM_CHECK(process(h));
   }
   logprobs_[at].start(row, plan, log_z, &scratch_);
-  if (!context_.sampling()) {
-    scratch_.rank(wanted);
-    scratch_.truncate(wanted);
+  if (context_.sampling()) {
+    std::swap(rows_[at], scratch_);
+    return;
   }
-  rows_[at] = scratch_;
+  scratch_.rank(wanted);
+  scratch_.truncate(wanted);
+  rows_[at].copy_entries(scratch_);  // a few; scratch_ keeps the memory of a full row
 }
 
 void BeamDecoder::rank_candidates() {

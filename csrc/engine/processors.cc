@@ -74,9 +74,11 @@ bool Processors::is_stop(int32_t id) const {
   return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
 
-void Processors::list(int32_t id, RowPlan* plan) {
+int32_t Processors::list(int32_t id, RowPlan* plan) {
   const auto next = static_cast<int32_t>(plan->edits.size());
-  if (places_.insert(id, next) == next) plan->edits.push_back(Edit{id});
+  const int32_t place = places_.insert(id, next);
+  if (place == next) plan->edits.push_back(Edit{id});
+  return place;
 }
 
 Edit* Processors::touch(int32_t id, RowPlan* plan) {
@@ -84,8 +86,7 @@ Edit* Processors::touch(int32_t id, RowPlan* plan) {
       !std::binary_search(allowed_.begin(), allowed_.end(), id)) {
     return nullptr;
   }
-  if (plan->rest != RestTokens::kDrop) list(id, plan);
-  const int32_t place = places_.find(id);
+  const int32_t place = plan->rest == RestTokens::kDrop ? places_.find(id) : list(id, plan);
   return place < 0 ? nullptr : &plan->edits[static_cast<size_t>(place)];
 }
 

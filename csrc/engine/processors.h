@@ -84,7 +84,7 @@ class Processors {
   void plan_penalties(const std::vector<int32_t>& row, RowPlan* plan);
   void plan_bias(const std::vector<int32_t>& row, RowPlan* plan);
   void plan_ngrams(const std::vector<int32_t>& row, RowPlan* plan);
-  void list(int32_t id, RowPlan* plan);
+  int32_t list(int32_t id, RowPlan* plan);
   Edit* touch(int32_t id, RowPlan* plan);
   int64_t generated(const std::vector<int32_t>& row) const {
     return static_cast<int64_t>(row.size()) - prefix_width_;

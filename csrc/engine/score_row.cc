@@ -164,9 +164,31 @@ void ScoreRow::truncate(int64_t count) {
   ranked_ = count;
 }
 
+void ScoreRow::keep_from(double lowest, int64_t always) {
+  always = std::min(always, size());
+  POLYLM_CHECK_LE(always, ranked_);
+  const auto low = [lowest](const Entry& e) { return e.score < lowest; };
+  // What is in order stays in order: only its end can be below.
+  const auto front = entries_.begin() + ranked_;
+  const auto ranked_end = std::find_if(entries_.begin() + always, front, low);
+  const int64_t ranked = ranked_end - entries_.begin();
+  const auto unranked_end = std::remove_if(front, entries_.end(), low);
+  entries_.erase(unranked_end, entries_.end());
+  entries_.erase(ranked_end, front);
+  ranked_ = ranked;
+  drop_tail();
+}
+
 void ScoreRow::erase(int64_t index) {
   entries_.erase(entries_.begin() + index);
   if (index < ranked_) --ranked_;
+}
+
+void ScoreRow::copy_entries(const ScoreRow& from) {
+  entries_.assign(from.entries_.begin(), from.entries_.end());
+  ranked_ = from.ranked_;
+  tail_ = Tail{};
+  head_.clear();
 }
 
 const std::vector<int32_t>& ScoreRow::head_ids() {

@@ -77,8 +77,12 @@ class ScoreRow {
   void temper(double temperature);    // divides every score; once, by the row's temperature
   void drop_tail() { tail_.count = 0; }
   void truncate(int64_t count);       // to the best `count` entries, which rank() has ordered
+  // Drops entries below `lowest` but for the best `always`, which rank() has ordered, and the tail.
+  void keep_from(double lowest, int64_t always);
   void erase(int64_t index);          // one entry, keeping the order of the others
   void changed() { ranked_ = 0; }     // entries were edited from outside
+  // Takes the entries of another row and forgets its tail; keeps this row's memory.
+  void copy_entries(const ScoreRow& from);
   // Ids that are not in the tail, ascending; only while there is a tail.
   const std::vector<int32_t>& head_ids();
   void remove_from_tail(const Entry& entry);

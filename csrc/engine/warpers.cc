@@ -59,13 +59,7 @@ bool Warpers::top_k(ScoreRow* row) const {
   const Entry kth = row->entries()[static_cast<size_t>(k - 1)];
   if (!row->certain(kth)) return false;
   if (row->has_tail() && row->tail().bound.score == kth.score && may_need_full()) return false;
-  int64_t kept = k;
-  for (; kept < row->size(); ++kept) {
-    row->rank(kept + 1);
-    if (row->entries()[static_cast<size_t>(kept)].score < kth.score) break;
-  }
-  row->truncate(kept);
-  row->drop_tail();
+  row->keep_from(kth.score, k);
   return true;
 }
 
@@ -91,18 +85,17 @@ bool Warpers::top_p(ScoreRow* row) const {
 // Drops p < min_p * p(best), but never the best min_keep.
 bool Warpers::min_p(ScoreRow* row) const {
   if (row->size() == 0) return !row->has_tail();
-  row->rank(min_keep_);
-  const double lowest = row->entries().front().score + std::log(min_p_);
+  const double lowest = row->best().score + std::log(min_p_);
+  return keep_best(row, lowest);
+}
+
+// Drops what is below `lowest`, but never the best min_keep.
+bool Warpers::keep_best(ScoreRow* row, double lowest) const {
   if (row->has_tail() && row->tail().bound.score >= lowest) return false;
-  int64_t kept = 0;
-  for (; kept < row->size(); ++kept) {
-    row->rank(kept + 1);
-    const Entry& entry = row->entries()[static_cast<size_t>(kept)];
-    if (kept >= min_keep_ && entry.score < lowest) break;
-    if (!row->certain(entry)) return false;
-  }
-  row->truncate(kept);
-  row->drop_tail();
+  const int64_t keep = std::min(min_keep_, row->size());
+  row->rank(keep);
+  if (!row->certain(row->entries()[static_cast<size_t>(keep - 1)])) return false;
+  row->keep_from(lowest, keep);
   return true;
 }
 
@@ -145,22 +138,12 @@ bool Warpers::typical(ScoreRow* row) {
   return true;
 }
 
+// The same, but what equals the last of the best min_keep stays too, as Hugging Face has it.
 bool Warpers::cut_below(ScoreRow* row, double lowest) const {
   if (row->size() == 0) return !row->has_tail();
-  if (row->has_tail() && row->tail().bound.score >= lowest) return false;
   const int64_t keep = std::min(min_keep_, row->size());
   row->rank(keep);
-  const Entry kth = row->entries()[static_cast<size_t>(keep - 1)];
-  if (!row->certain(kth)) return false;
-  const double floor = std::min(lowest, kth.score);
-  int64_t kept = keep;
-  for (; kept < row->size(); ++kept) {
-    row->rank(kept + 1);
-    if (row->entries()[static_cast<size_t>(kept)].score < floor) break;
-  }
-  row->truncate(kept);
-  row->drop_tail();
-  return true;
+  return keep_best(row, std::min(lowest, row->entries()[static_cast<size_t>(keep - 1)].score));
 }
 
 bool Warpers::epsilon(ScoreRow* row) const {

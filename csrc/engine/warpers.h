@@ -40,7 +40,7 @@ class Warpers {
   bool typical(ScoreRow* row);
   bool epsilon(ScoreRow* row) const;
   bool eta(ScoreRow* row) const;
-  // Drops entries below `lowest`, but never the best min_keep and what equals them.
+  bool keep_best(ScoreRow* row, double lowest) const;
   bool cut_below(ScoreRow* row, double lowest) const;
 
   double temperature_;  // rounded to float as select takes it: one number for all of the row
