@@ -1,4 +1,5 @@
 // session.test.ts: conversations: what a turn sends, what it leaves behind, and what a failed one does not.
+import fc from 'fast-check'
 import type { Message, Model } from '../../lib/index.js'
 import { example, failure, idle, loadDemo, loadTiny } from './models.js'
 
@@ -83,6 +84,21 @@ describe('a turn', () => {
     expect(seen.at(-1)).toBe('system,user,assistant,user')
     expect(custom.history[0]).toEqual({ role: 'system', content: 'be brief' })
   })
+})
+
+test('nothing that a message says becomes a special token', () => {
+  const special = model.tokenizer.specialTokens.all.filter(({ id }) => id !== model.tokenizer.specialTokens.unk?.id)
+  expect(special.length).toBeGreaterThan(0)
+  const ids = new Set(special.map(({ id }) => id))
+  const piece = fc.oneof(
+    fc.constantFrom(...special.map(({ content }) => content), '<|user|>', '<|assistant|>', '<', '|', '>', '\u2581', '\n', ' ', '/s>'),
+    fc.string({ unit: 'binary', maxLength: 5 }))
+  const content = fc.array(piece, { maxLength: 8 }).map(pieces => pieces.join(''))
+  fc.assert(fc.property(content, content, fc.constantFrom('assistant', 'multialpaca', 'none'), (asked, answered, template) => {
+    const history = [{ role: 'user', content: asked }, { role: 'assistant', content: answered }] as const
+    const { tokens } = model.createSession({ template: template as 'none', history })
+    expect(Array.from(tokens).filter(id => ids.has(id))).toEqual([])
+  }), { numRuns: 200 })
 })
 
 describe('no trace', () => {
