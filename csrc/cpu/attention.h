@@ -1,5 +1,5 @@
-// attention.h: causal attention over the blocked cache. One task is a group of up to 24 neighbouring
-// rows of one sequence and one head. Keys are taken in segments of 256 anchored at position 0, each
+// attention.h: causal attention over the blocked cache. One task is one head of a group of up to 24
+// neighbouring rows of one sequence. Keys are taken in segments of 256 anchored at position 0, each
 // with its own softmax, folded left to right: so a row's bits do not depend on its group, its chunk
 // or its batch. Not here: who calls it when (cpu_ops.cc).
 #pragma once

@@ -79,7 +79,8 @@ CpuOps::CpuOps(const CpuOptions& options) : attention_(context_), select_(contex
   POLYLM_CHECK(options.threads >= 0 && options.threads <= ThreadPool::kMaxWorkers);
   context_.kernels = &kernels_of(isa);
   context_.kind = input_kind(*context_.kernels, options.precision);
-  context_.workers = std::min(ThreadPool::default_workers(options.threads), ThreadPool::kMaxWorkers);
+  context_.workers =
+      std::min(ThreadPool::default_workers(options.threads), ThreadPool::kMaxWorkers);
   context_.inline_work = options.inline_work;
   ThreadPool::shared().grow(context_.workers);
   info_.kind = "cpu";

@@ -1,4 +1,4 @@
-// isa_avx512bf16.cc: products of bf16 by bf16 with vdpbf16ps; everything else comes from isa_avx512.cc.
+// isa_avx512bf16.cc: products of bf16 by bf16 with vdpbf16ps; the rest comes from isa_avx512.cc.
 // The instruction adds the odd product, then the even one, each rounded to fp32, denormals as zero:
 // other bits than a fused multiply-add, so it serves all numbers of rows or none.
 #include "cpu/isa_lanes_avx512.h"

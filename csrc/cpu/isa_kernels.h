@@ -1,7 +1,7 @@
 // isa_kernels.h: every kernel but the products, written once over F16, the 16 lanes of fp32 that an
 // ISA file defines before it includes this. Everything is in an unnamed namespace and uses no STL:
 // each ISA file gets its own copy, compiled with its own instructions.
-// What the lane functions mean: low_halves / high_halves: the even / odd k of a line of a bf16 tile;
+// What the lane functions mean: low_halves, high_halves: the even, odd k of a line of a bf16 tile;
 // first_or(a, n, b): lanes < n from a, the others from b; zero_below(y, x, l): 0 where x < l, else
 // y; if_negative(x, a, b): a where x < 0; scale_by_power(y, n): y * 2^n for whole n;
 // max(a, b): b where either is NaN.
@@ -194,7 +194,9 @@ inline F16 load_some(const float* x, int64_t count, F16 other) {
 BlockSums block_sums(const float* x, int64_t count, float temperature) {
   const F16 lowest = broadcast(-__builtin_inff());
   F16 highest = lowest;
-  for (int64_t i = 0; i < count; i += 16) highest = max(highest, load_some(x + i, count - i, lowest));
+  for (int64_t i = 0; i < count; i += 16) {
+    highest = max(highest, load_some(x + i, count - i, lowest));
+  }
   BlockSums out;
   out.highest = lane_max(highest);
   if (!(out.highest >= kLowest)) return out;

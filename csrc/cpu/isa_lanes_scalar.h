@@ -83,8 +83,9 @@ inline uint32_t greater(const F16& a, const F16& b) {
   return mask;
 }
 inline uint32_t nan_or_infinity(const F16& a) {
+  const float infinity = float_of(0x7f800000u);
   uint32_t mask = 0;
-  for (int i = 0; i < 16; ++i) mask |= static_cast<uint32_t>(!(a.v[i] < float_of(0x7f800000u))) << i;
+  for (int i = 0; i < 16; ++i) mask |= static_cast<uint32_t>(!(a.v[i] < infinity)) << i;
   return mask;
 }
 inline float lane_sum(const F16& a) {

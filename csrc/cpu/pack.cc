@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t bf16_place(int64_t lane, int64_t k) { return (k / 2) * 32 + lane * 2 + k % 2; }
 constexpr int64_t fp32_place(int64_t lane, int64_t k) { return k * 16 + lane; }
 
-// A piece inside one tile: n lanes [lane0, lane1), k [k0, k1) of the tile; from points at its first.
+// A piece inside one tile: n lanes [lane0, lane1), k [k0, k1) of the tile.
 struct TilePiece {
   int64_t lane0, lane1, k0, k1;
   int64_t stride_n, stride_k;
@@ -25,7 +25,9 @@ void pack_bf16_tile(const TilePiece& t, const uint16_t* from, uint16_t* tile) {
   if (whole && t.stride_k == 1) {  // [N,K] row-major: pairs of k are neighbours in both
     for (int64_t lane = 0; lane < kTileN; ++lane) {
       const uint16_t* row = from + lane * t.stride_n;
-      for (int64_t p = 0; p < kTileK / 2; ++p) std::memcpy(tile + p * 32 + lane * 2, row + 2 * p, 4);
+      for (int64_t p = 0; p < kTileK / 2; ++p) {
+        std::memcpy(tile + p * 32 + lane * 2, row + 2 * p, 2 * sizeof(uint16_t));
+      }
     }
     return;
   }

@@ -38,7 +38,7 @@ class SelectHead {
   struct RowState;  // what one worker knows of one row
   struct Scratch;   // of one worker
 
-  // Rows [first_row, first_row + rows) of the selection, whose logits of a block are in cache at once.
+  // Rows [first_row, first_row + rows) whose logits of a block are in cache at once.
   struct Group {
     int64_t first_row = 0;
     int64_t rows = 0;

@@ -1,6 +1,6 @@
-// thread_pool.h: the compute workers of the process, shared by all models. A region is one job run by
-// n workers, the caller being worker 0. Jobs partition their output; nothing here ever adds numbers.
-// Idle workers spin for about 50 us, then sleep.
+// thread_pool.h: the compute workers of the process, shared by all models. A region is one job run
+// by n workers, the caller being worker 0. Jobs partition their output; nothing here ever adds
+// numbers. Idle workers spin for about 50 us, then sleep.
 // Trap: a job must not throw and must not start a region: there is no nesting. Two engines that
 // start regions at once take turns, region by region.
 #pragma once

@@ -118,7 +118,8 @@ class TinyModel {
   static constexpr int32_t kListed[3] = {2, 1029, 2299};
 
   TestMatrix matrix(int64_t n, int64_t k, Random* random) {
-    return bf16_matrix(*ops_, n, k, random->numbers(n * k, 3.0F / std::sqrt(static_cast<float>(k))));
+    const float spread = 3.0F / std::sqrt(static_cast<float>(k));
+    return bf16_matrix(*ops_, n, k, random->numbers(n * k, spread));
   }
   static std::vector<float> ones(Random* random) {
     std::vector<float> out = random->numbers(kHidden, 0.3F);
@@ -130,7 +131,8 @@ class TinyModel {
     return static_cast<int32_t>(random.below(kVocab));
   }
 
-  const std::vector<SelectResult>& step(const StepInputs& in, const std::vector<SelectRow>& wanted) {
+  const std::vector<SelectResult>& step(const StepInputs& in,
+                                        const std::vector<SelectRow>& wanted) {
     heap_calls = 0;
     counting = true;
     Ops& ops = *ops_;
@@ -247,7 +249,7 @@ void bits_of_runs(const Subject& subject) {
   expect_same(first, model.run(chunks_of(3, 150)), 3, "the second run");
 }
 
-// With an inaccessible page behind every buffer nothing changes: no kernel reads or writes past one.
+// With an inaccessible page behind every buffer nothing changes: no kernel reads or writes past it.
 void bits_with_guards(const Subject& subject) {
   TinyModel plain(subject, 2);
   const Plan plan = {{{0, 33}, {1, 1}}, {{0, 267}, {1, 1}}};

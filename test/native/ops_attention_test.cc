@@ -188,8 +188,9 @@ class AttentionRig {
     const double error = relative_error(got, truth);
     const double allowed = 2.0 * relative_error(rival, truth) + 5e-7;
     if (!(error <= allowed)) {
-      report_failure(__FILE__, __LINE__, what + ", heads of " + show(shape_.head_size) + ": error " +
-                                             show(error) + ", allowed " + show(allowed));
+      report_failure(__FILE__, __LINE__,
+                     what + ", heads of " + show(shape_.head_size) + ": error " + show(error) +
+                         ", allowed " + show(allowed));
     }
   }
 

@@ -175,8 +175,8 @@ void norm_rows(const Subject& subject) {
       const double scale = 1.0 / std::sqrt(variance / static_cast<double>(cols) + 1e-5);
       for (int64_t c = 0; c < cols; ++c) {
         const auto i = static_cast<size_t>(c);
-        const double y = (static_cast<double>(v[c]) - mean) * scale * static_cast<double>(weight[i]) +
-                         static_cast<double>(bias[i]);
+        const double normal = (static_cast<double>(v[c]) - mean) * scale;
+        const double y = normal * static_cast<double>(weight[i]) + static_cast<double>(bias[i]);
         truth[static_cast<size_t>(t * cols + c)] = y;
         rival[static_cast<size_t>(t * cols + c)] =
             as_input(subject.precision, static_cast<float>(y));
@@ -244,9 +244,8 @@ void check_linear(const Subject& subject, const LinearCase& c, int64_t most_rows
         }
         plain += b;
         truth[at] = residual ? static_cast<double>(before[at]) + exact : apply(c.epilogue, exact);
-        rival[at] = residual ? before[at] + plain
-                             : as_input(subject.precision,
-                                        static_cast<float>(apply(c.epilogue, static_cast<double>(plain))));
+        const auto shaped = static_cast<float>(apply(c.epilogue, static_cast<double>(plain)));
+        rival[at] = residual ? before[at] + plain : as_input(subject.precision, shaped);
       }
     }
     expect_within_rival(got, rival, truth, "linear " + show(c.k) + " to " + show(c.n) + ", " +
@@ -304,9 +303,12 @@ void long_sums(const Subject& subject) {
 void gelu_everywhere(const Subject& subject) {
   const auto ops = subject.make();
   const int64_t cols = 1601;
-  const TestMatrix one = bf16_matrix(*ops, cols, 8, std::vector<float>(static_cast<size_t>(cols * 8)));
+  const std::vector<float> zeros(static_cast<size_t>(cols * 8));
+  const TestMatrix one = bf16_matrix(*ops, cols, 8, zeros);
   std::vector<float> points(static_cast<size_t>(cols));
-  for (int64_t i = 0; i < cols; ++i) points[static_cast<size_t>(i)] = static_cast<float>(i - 800) * 0.0125F;
+  for (int64_t i = 0; i < cols; ++i) {
+    points[static_cast<size_t>(i)] = static_cast<float>(i - 800) * 0.0125F;
+  }
   points[0] = -1e30F;
   points[1600] = 1e30F;
   const Vector bias = vector_of(*ops, points);  // 0 · x + point
