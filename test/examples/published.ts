@@ -1,3 +1,4 @@
+// The call of the authors' README, with the same tokens as Hugging Face transformers 4.31.
 import { Model } from '../../lib/index.js'
 
 const dir = process.argv[2] ?? './polylm-1.7b'

@@ -1,3 +1,4 @@
+// A translation with beam search, then an answer shown as it is made.
 import { demoModel, Model } from '../../lib/index.js'
 
 const model = await Model.load(demoModel)       // or a directory: './polylm-1.7b'
