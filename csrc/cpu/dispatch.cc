@@ -33,7 +33,11 @@ constexpr std::array<Row, kIsaCount> kRows = {{
 #else
     {"avx512bf16", nullptr, [](const CpuFeatures& f) { return f.avx512_bf16; }},
 #endif
+#if defined(POLYLM_ISA_AMX)
+    {"amx", amx_kernels, [](const CpuFeatures& f) { return f.amx_bf16; }},
+#else
     {"amx", nullptr, [](const CpuFeatures& f) { return f.amx_bf16; }},
+#endif
 }};
 
 const Row& row_of(Isa isa) { return kRows[static_cast<size_t>(isa)]; }

@@ -10,7 +10,7 @@
 
 namespace polylm {
 
-// From worst to best. kAmx has a name and no kernels: this build does not contain them.
+// From worst to best.
 enum class Isa : uint8_t { kScalar, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 inline constexpr int kIsaCount = 5;
 

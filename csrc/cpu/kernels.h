@@ -127,5 +127,6 @@ const KernelTable& scalar_kernels();
 const KernelTable& avx2_kernels();
 const KernelTable& avx512_kernels();
 const KernelTable& avx512bf16_kernels();
+const KernelTable& amx_kernels();
 
 }  // namespace polylm

@@ -16,10 +16,26 @@
 #endif
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace polylm {
 namespace {
+
+#if defined(POLYLM_CPUID)
+// Linux gives a process the 8 KB tile registers only when it asks for them, once, for all threads
+// (arch_prctl ARCH_REQ_XCOMP_PERM, component 18: tile data).
+bool permit_tiles() {
+#if defined(__linux__)
+  constexpr long kRequestPermission = 0x1023;
+  constexpr long kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
 
 CpuFeatures detect() {
   CpuFeatures f;
@@ -33,7 +49,7 @@ CpuFeatures detect() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) != 0) {
     constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
-    f.amx_bf16 = f.avx512_bf16 && (d & kAmxBf16) != 0 && (d & kAmxTile) != 0;
+    f.amx_bf16 = f.avx512_bf16 && (d & kAmxBf16) != 0 && (d & kAmxTile) != 0 && permit_tiles();
   }
 #endif
   return f;

@@ -11,7 +11,7 @@ struct CpuFeatures {
   bool avx2 = false;        // with FMA
   bool avx512 = false;      // F, BW, VL and DQ, with FMA
   bool avx512_bf16 = false;  // avx512 and vdpbf16ps
-  bool amx_bf16 = false;    // the processor has it; the process has not asked for it
+  bool amx_bf16 = false;    // the processor has it and the system let this process use it
 };
 
 const CpuFeatures& cpu_features();

@@ -1,0 +1,343 @@
+// isa_amx.cc: products of bf16 by bf16 on the AMX tile unit; everything else comes from
+// isa_avx512.cc. Packed weights are AMX's own B tiles, so nothing is rearranged.
+// TDPBF16PS adds, within a tile of 32 k, the even and the odd products separately from zero, then
+// the two sums, then that to C (Intel SDM vol. 2, TDPBF16PS). A single row takes fused multiply-adds
+// in that very order, which AVX-512 does at the speed of memory: same bits (tested), so every number
+// of rows may run with every other. Trap: GCC 12 declares _tile_loadconfig's operand as one byte and
+// gives the tile loads no memory clobber; the instructions are therefore wrapped here by hand.
+#include "cpu/isa_lanes_avx512.h"
+
+#include "cpu/isa_product.h"
+
+namespace polylm {
+namespace {
+
+inline constexpr int64_t kTileRows = 16;
+inline constexpr int64_t kBlockTiles = 64;   // k tiles between two looks at the sums in memory
+inline constexpr int64_t kAheadBytes = 4096;  // how far ahead of its use a line is fetched
+
+struct alignas(64) TileConfig {
+  uint8_t palette = 1;
+  uint8_t start_row = 0;
+  uint8_t reserved[14] = {};
+  uint16_t column_bytes[16] = {};
+  uint8_t rows[16] = {};
+};
+
+inline void load_config(const TileConfig& config) {
+  asm volatile("ldtilecfg %0" ::"m"(config));
+}
+inline void release() { asm volatile("tilerelease"); }
+template <int Tile>
+inline void zero_tile() {
+  asm volatile("tilezero %%tmm%c0" ::"i"(Tile));
+}
+template <int Tile>
+inline void load_tile(const void* from, int64_t stride_bytes) {
+  asm volatile("tileloadd (%1,%2,1), %%tmm%c0" ::"i"(Tile), "r"(from), "r"(stride_bytes)
+               : "memory");
+}
+template <int Tile>
+inline void store_tile(void* to, int64_t stride_bytes) {
+  asm volatile("tilestored %%tmm%c0, (%1,%2,1)" ::"i"(Tile), "r"(to), "r"(stride_bytes)
+               : "memory");
+}
+// C += A · B.
+template <int C, int A, int B>
+inline void multiply() {
+  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
+}
+
+// Sums 0..3 of two row tiles by two column tiles; inputs 4, 5; weights 6, 7. Rows of the row tiles.
+void configure_block(int64_t rows0, int64_t rows1) {
+  TileConfig c;
+  for (int i = 0; i < 8; ++i) c.column_bytes[i] = 64;
+  const auto top = static_cast<uint8_t>(rows0);
+  const auto bottom = static_cast<uint8_t>(rows1 > 0 ? rows1 : 1);
+  c.rows[0] = c.rows[1] = c.rows[4] = top;
+  c.rows[2] = c.rows[3] = c.rows[5] = bottom;
+  c.rows[6] = c.rows[7] = 16;
+  load_config(c);
+}
+
+// Sums 0..3 of one row tile by four column tiles; inputs 4; weights 5, 6, 7.
+void configure_few(int64_t rows) {
+  TileConfig c;
+  for (int i = 0; i < 8; ++i) c.column_bytes[i] = 64;
+  for (int i = 0; i < 5; ++i) c.rows[i] = static_cast<uint8_t>(rows);
+  for (int i = 5; i < 8; ++i) c.rows[i] = 16;
+  load_config(c);
+}
+
+// ------------------------------------------------------------------------------- a single row
+
+// One tile of 32 k for T columns of tiles: even and odd sums from zero, added, added to acc.
+template <int T, bool Streamed>
+inline void row_tile(const uint16_t* x, const char* w, int64_t stride_bytes, int64_t ahead_bytes,
+                     F16 (&acc)[T]) {
+  F16 even[T];
+  F16 odd[T];
+  POLYLM_UNROLL
+  for (int t = 0; t < T; ++t) even[t] = odd[t] = zero();
+  POLYLM_UNROLL
+  for (int64_t p = 0; p < 16; ++p) {
+    int32_t pair;
+    std::memcpy(&pair, x + 2 * p, sizeof pair);
+    const __m512i both = _mm512_set1_epi32(pair);
+    const F16 x_even = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
+    const F16 x_odd = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32(-65536)));
+    POLYLM_UNROLL
+    for (int t = 0; t < T; ++t) {
+      const char* line = w + p * 64 + t * stride_bytes;
+      if (Streamed) prefetch(line + ahead_bytes);
+      even[t] = fma(low_halves(line), x_even, even[t]);
+      odd[t] = fma(high_halves(line), x_odd, odd[t]);
+    }
+  }
+  POLYLM_UNROLL
+  for (int t = 0; t < T; ++t) acc[t] = add(acc[t], add(even[t], odd[t]));
+}
+
+template <int T>
+void row_product(const ProductArgs& a, int64_t tile) {
+  const auto* x = static_cast<const uint16_t*>(a.x);
+  for (; tile + T <= a.n_tiles; tile += T) {
+    const char* w = static_cast<const char*>(a.w) + tile * a.w_stride_bytes;
+    float* out = a.out + tile * kTileN;
+    F16 acc[T];
+    for (int t = 0; t < T; ++t) acc[t] = a.continued ? load(out + t * kTileN) : zero();
+    for (int64_t k = 0; k < a.k_tiles; ++k) {
+      int64_t ahead = kAheadBytes;
+      if (k + kAheadBytes / kTileBytesBf16 >= a.k_tiles) ahead += (T - 1) * a.w_stride_bytes;
+      if (a.streamed) {
+        row_tile<T, true>(x + k * kTileK, w + k * kTileBytesBf16, a.w_stride_bytes, ahead, acc);
+      } else {
+        row_tile<T, false>(x + k * kTileK, w + k * kTileBytesBf16, a.w_stride_bytes, 0, acc);
+      }
+    }
+    for (int t = 0; t < T; ++t) store(out + t * kTileN, acc[t]);
+  }
+  if constexpr (T > 1) {
+    if (tile < a.n_tiles) row_product<T / 2>(a, tile);
+  }
+}
+
+// ------------------------------------------------------------------------------ 2 to 16 rows
+
+inline void prefetch_tile(const char* tile) {
+  POLYLM_UNROLL
+  for (int64_t i = 0; i < 16; ++i) prefetch(tile + i * 64);
+}
+
+// Four columns of tiles at a time, weights streamed once.
+void few_columns(const ProductArgs& a, int64_t tile) {
+  const auto* x = static_cast<const char*>(a.x);
+  const int64_t x_bytes = a.x_stride * 2;
+  const int64_t s = a.w_stride_bytes;
+  const char* w = static_cast<const char*>(a.w) + tile * s;
+  float* out = a.out + tile * kTileN;
+  const int64_t out_bytes = a.out_stride * 4;
+  if (a.continued) {
+    load_tile<0>(out, out_bytes);
+    load_tile<1>(out + 16, out_bytes);
+    load_tile<2>(out + 32, out_bytes);
+    load_tile<3>(out + 48, out_bytes);
+  } else {
+    zero_tile<0>();
+    zero_tile<1>();
+    zero_tile<2>();
+    zero_tile<3>();
+  }
+  for (int64_t k = 0; k < a.k_tiles; ++k, w += kTileBytesBf16) {
+    int64_t ahead = kAheadBytes;
+    if (k + kAheadBytes / kTileBytesBf16 >= a.k_tiles) ahead += 3 * s;
+    if (a.streamed) {
+      for (int64_t t = 0; t < 4; ++t) prefetch_tile(w + t * s + ahead);
+    }
+    load_tile<4>(x + k * 64, x_bytes);
+    load_tile<5>(w, 64);
+    multiply<0, 4, 5>();
+    load_tile<6>(w + s, 64);
+    multiply<1, 4, 6>();
+    load_tile<7>(w + 2 * s, 64);
+    multiply<2, 4, 7>();
+    load_tile<5>(w + 3 * s, 64);
+    multiply<3, 4, 5>();
+  }
+  store_tile<0>(out, out_bytes);
+  store_tile<1>(out + 16, out_bytes);
+  store_tile<2>(out + 32, out_bytes);
+  store_tile<3>(out + 48, out_bytes);
+}
+
+void few_single(const ProductArgs& a, int64_t tile) {
+  const auto* x = static_cast<const char*>(a.x);
+  const char* w = static_cast<const char*>(a.w) + tile * a.w_stride_bytes;
+  float* out = a.out + tile * kTileN;
+  if (a.continued) {
+    load_tile<0>(out, a.out_stride * 4);
+  } else {
+    zero_tile<0>();
+  }
+  for (int64_t k = 0; k < a.k_tiles; ++k) {
+    load_tile<4>(x + k * 64, a.x_stride * 2);
+    load_tile<5>(w + k * kTileBytesBf16, 64);
+    multiply<0, 4, 5>();
+  }
+  store_tile<0>(out, a.out_stride * 4);
+}
+
+void few_rows(const ProductArgs& a) {
+  configure_few(a.rows);
+  int64_t tile = 0;
+  for (; tile + 4 <= a.n_tiles; tile += 4) few_columns(a, tile);
+  for (; tile < a.n_tiles; ++tile) few_single(a, tile);
+}
+
+// --------------------------------------------------------------------------- more than 16 rows
+
+struct Block {
+  const char* x;
+  int64_t x_bytes;  // stride
+  const char* w;    // of the first column of tiles
+  int64_t w_bytes;  // stride
+  int64_t k_tiles;
+  float* out;
+  int64_t out_bytes;  // stride
+  bool first;         // sums begin at zero
+};
+
+// Two row tiles (or one) by two column tiles (or one).
+template <bool TwoRows, bool TwoColumns>
+void block(const Block& b) {
+  float* low = b.out + kTileRows * (b.out_bytes / 4);
+  if (b.first) {
+    zero_tile<0>();
+    zero_tile<1>();
+    zero_tile<2>();
+    zero_tile<3>();
+  } else {
+    load_tile<0>(b.out, b.out_bytes);
+    if (TwoColumns) load_tile<1>(b.out + 16, b.out_bytes);
+    if (TwoRows) load_tile<2>(low, b.out_bytes);
+    if (TwoRows && TwoColumns) load_tile<3>(low + 16, b.out_bytes);
+  }
+  const char* w0 = b.w;
+  const char* w1 = b.w + b.w_bytes;
+  const char* top = b.x;
+  const char* bottom = b.x + kTileRows * b.x_bytes;
+  for (int64_t k = 0; k < b.k_tiles; ++k) {
+    load_tile<4>(top + k * 64, b.x_bytes);
+    load_tile<6>(w0 + k * kTileBytesBf16, 64);
+    multiply<0, 4, 6>();
+    if (TwoColumns) {
+      load_tile<7>(w1 + k * kTileBytesBf16, 64);
+      multiply<1, 4, 7>();
+    }
+    if (TwoRows) {
+      load_tile<5>(bottom + k * 64, b.x_bytes);
+      multiply<2, 5, 6>();
+      if (TwoColumns) multiply<3, 5, 7>();
+    }
+  }
+  store_tile<0>(b.out, b.out_bytes);
+  if (TwoColumns) store_tile<1>(b.out + 16, b.out_bytes);
+  if (TwoRows) store_tile<2>(low, b.out_bytes);
+  if (TwoRows && TwoColumns) store_tile<3>(low + 16, b.out_bytes);
+}
+
+// At most 32 rows from `row` on, all columns, k tiles [k0, k0 + k_tiles).
+void row_pair(const ProductArgs& a, int64_t row, bool two_rows, int64_t k0, int64_t k_tiles) {
+  Block b;
+  b.x = static_cast<const char*>(a.x) + (row * a.x_stride + k0 * kTileK) * 2;
+  b.x_bytes = a.x_stride * 2;
+  b.w = static_cast<const char*>(a.w) + k0 * kTileBytesBf16;
+  b.w_bytes = a.w_stride_bytes;
+  b.k_tiles = k_tiles;
+  b.out = a.out + row * a.out_stride;
+  b.out_bytes = a.out_stride * 4;
+  b.first = k0 == 0 && !a.continued;
+  for (int64_t tile = 0; tile < a.n_tiles; tile += 2) {
+    const bool two_columns = tile + 2 <= a.n_tiles;
+    if (two_rows) {
+      (two_columns ? block<true, true> : block<true, false>)(b);
+    } else {
+      (two_columns ? block<false, true> : block<false, false>)(b);
+    }
+    b.w += 2 * a.w_stride_bytes;
+    b.out += 2 * kTileN;
+  }
+}
+
+void many_rows(const ProductArgs& a) {
+  const int64_t whole = a.rows / (2 * kTileRows) * (2 * kTileRows);
+  const int64_t rest = a.rows - whole;
+  for (int64_t k0 = 0; k0 < a.k_tiles; k0 += kBlockTiles) {
+    const int64_t k_tiles = k0 + kBlockTiles < a.k_tiles ? kBlockTiles : a.k_tiles - k0;
+    configure_block(kTileRows, kTileRows);
+    for (int64_t row = 0; row < whole; row += 2 * kTileRows) row_pair(a, row, true, k0, k_tiles);
+    if (rest == 0) continue;
+    configure_block(rest < kTileRows ? rest : kTileRows, rest - kTileRows);
+    row_pair(a, whole, rest > kTileRows, k0, k_tiles);
+  }
+}
+
+// The tile unit takes denormals as zero whatever the control register says; so must a single row.
+void one_row(const ProductArgs& a) {
+  constexpr unsigned kDenormalsAreZero = 0x8040;
+  const unsigned before = _mm_getcsr();
+  _mm_setcsr(before | kDenormalsAreZero);
+  row_product<4>(a, 0);
+  _mm_setcsr(before);
+}
+
+void product_amx(const ProductArgs& a) {
+  if (a.rows == 1) {
+    one_row(a);
+    return;
+  }
+  if (a.rows <= kTileRows) {
+    few_rows(a);
+  } else {
+    many_rows(a);
+  }
+  release();
+}
+
+double busy_tiles(int64_t rounds) {
+  alignas(64) static const char zeros[1024] = {};
+  configure_block(kTileRows, kTileRows);
+  load_tile<4>(zeros, 64);
+  load_tile<5>(zeros, 64);
+  load_tile<6>(zeros, 64);
+  load_tile<7>(zeros, 64);
+  zero_tile<0>();
+  zero_tile<1>();
+  zero_tile<2>();
+  zero_tile<3>();
+  for (int64_t i = 0; i < rounds; ++i) {
+    multiply<0, 4, 6>();
+    multiply<1, 4, 7>();
+    multiply<2, 5, 6>();
+    multiply<3, 5, 7>();
+  }
+  release();
+  return static_cast<double>(rounds) * 4 * 2 * 16 * 16 * 32;
+}
+
+KernelTable make_table() {
+  KernelTable t;
+  t.name = "amx";
+  t.product_bf16 = product_amx;
+  t.busy = busy_tiles;
+  return t;
+}
+
+}  // namespace
+
+const KernelTable& amx_kernels() {
+  static const KernelTable table = make_table();
+  return table;
+}
+
+}  // namespace polylm
