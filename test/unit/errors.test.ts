@@ -77,6 +77,20 @@ describe('a missing binary', () => {
     expect(hint).toContain('npx polylm-build')
   })
 
+  test('is what load rejects with and what devices answers', async () => {
+    let other: typeof import('../../lib/index.js') | undefined
+    jest.isolateModules(() => {
+      jest.doMock('node-gyp-build', () => ({ __esModule: true, default: () => { throw new Error('No native build was found') } }))
+      other = jest.requireActual('../../lib/index.js')
+    })
+    const { demoModel, Model } = other as typeof import('../../lib/index.js')
+    await expect(Model.load(demoModel)).rejects.toMatchObject({ code: 'NO_BINARY' })
+    expect(await Model.devices()).toEqual([expect.objectContaining({
+      kind: 'cpu', usable: false, reason: expect.stringContaining('no native binary'),
+    })])
+    jest.dontMock('node-gyp-build')
+  })
+
   test('one that cannot be loaded says why', async () => {
     const e = await load(new Error('libfoo.so: cannot open shared object file'))
     expect(e).toMatchObject({ code: 'NO_BINARY' })
