@@ -272,9 +272,9 @@ TEST(beam_sampling_431_draws_equal_beams) {
   EXPECT(twice > 50);
 }
 
-// With topK 1 (and Hugging Face's min_tokens_to_keep 2) two beams have four candidates, and four are
-// drawn: nothing is left to chance but the order. So scores can be followed: 4.31 divides the sums
-// by the temperature at every step, 4.55 the log-probabilities before they are added.
+// With topK 1 (and Hugging Face's min_tokens_to_keep 2) two beams have four candidates, and four
+// are drawn: nothing is left to chance but the order. So scores can be followed: 4.31 divides the
+// sums by the temperature at every step, 4.55 the log-probabilities before they are added.
 TEST(beam_sampling_warps_sums_or_log_probabilities) {
   constexpr double kTemperature = 0.5;
   for (const bool old : {true, false}) {
