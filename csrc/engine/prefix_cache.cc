@@ -23,8 +23,8 @@ uint64_t combine(uint64_t hash, uint64_t word) {
 
 }  // namespace
 
-PrefixCache::PrefixCache(BlockPool* pool, int64_t block_tokens)
-    : pool_(pool), block_tokens_(block_tokens) {
+PrefixCache::PrefixCache(BlockPool* pool, int64_t block_tokens, uint64_t hash_mask)
+    : pool_(pool), block_tokens_(block_tokens), hash_mask_(hash_mask) {
   size_t buckets = 16;
   while (buckets < static_cast<size_t>(pool->size())) buckets *= 2;
   buckets_.assign(buckets, -1);
@@ -51,7 +51,7 @@ PrefixCache::Key PrefixCache::key_of(const std::string& salt, const Sequence& se
     hash = combine(hash, static_cast<uint64_t>(key.tokens[i]) * 2 +
                              (key.roles[i] == Role::kGenerated ? 1 : 0));
   }
-  key.hash = hash;
+  key.hash = hash & hash_mask_;
   return key;
 }
 
@@ -94,7 +94,7 @@ int64_t PrefixCache::keep(const std::string& salt, int64_t from, Sequence* seque
       sequence->replace(index, found);
     }
   }
-  for (int64_t i = end; i > from; --i) touch(sequence->blocks()[static_cast<size_t>(i - 1)]);
+  for (int64_t i = end; i > 0; --i) touch(sequence->blocks()[static_cast<size_t>(i - 1)]);
   return end;
 }
 

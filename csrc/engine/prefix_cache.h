@@ -19,7 +19,8 @@ namespace polylm {
 
 class PrefixCache final : public BlockReclaimer {
  public:
-  PrefixCache(BlockPool* pool, int64_t block_tokens);
+  // Tests make hashes equal with a mask of few bits.
+  PrefixCache(BlockPool* pool, int64_t block_tokens, uint64_t hash_mask = ~uint64_t{0});
 
   // Gives an empty sequence the longest kept beginning of its tokens, at most `most` of them.
   // Returns the number of blocks.
@@ -63,6 +64,7 @@ class PrefixCache final : public BlockReclaimer {
 
   BlockPool* pool_;
   int64_t block_tokens_;
+  uint64_t hash_mask_;
   std::vector<Node> nodes_;       // [blocks]
   std::vector<int32_t> buckets_;  // a power of two
   std::vector<int32_t> tokens_;   // [blocks, B]

@@ -5,6 +5,7 @@
 
 #include "engine/engine.h"
 #include "engine/events.h"
+#include "engine/inbox.h"
 #include "engine_rig.h"
 #include "harness.h"
 
@@ -160,6 +161,39 @@ TEST(engine_options_are_checked) {
   options.budget_mixed = 0;
   EXPECT_THROWS_CODE(Code::kInvalidOption, make(options));
   EXPECT_EQ(make(small_engine()).device().kind, std::string("sim"));
+}
+
+TEST(engine_inbox_cancels_overtake) {
+  Inbox inbox(3);
+  const uint64_t first = inbox.submit(ids_request({1}));
+  const uint64_t second = inbox.submit(ids_request({2}));
+  inbox.submit(ids_request({3}));
+  EXPECT_THROWS_CODE(Code::kQueueFull, inbox.submit(ids_request({4})));
+  inbox.cancel(second);  // still before the intake
+  Submission submission;
+  EXPECT(inbox.take(&submission) && submission.id == first);
+  inbox.cancel(first);  // in the intake
+  inbox.deliver(first, Work{});
+  EXPECT(inbox.take(&submission) && submission.id == second);
+  inbox.deliver(second, Work{});
+  Commands commands;
+  inbox.wait(true, std::nullopt, &commands);
+  EXPECT_EQ(commands.arrivals.size(), size_t{2});
+  for (const Arrival& arrival : commands.arrivals) EXPECT(arrival.cancelled);
+  EXPECT(commands.cancels.empty());
+  inbox.cancel(first);  // with the engine
+  inbox.cancel(77);     // never was
+  inbox.wait(true, Clock::now() + std::chrono::seconds(10), &commands);
+  EXPECT(commands.arrivals.empty());
+  EXPECT(commands.cancels == std::vector<uint64_t>{first});
+  inbox.wait(true, Clock::now() + milliseconds(5), &commands);  // nothing comes
+  EXPECT(commands.arrivals.empty() && commands.cancels.empty() && !commands.finish);
+  inbox.stop();
+  EXPECT(!inbox.take(&submission));
+  EXPECT(inbox.take_orphans() == std::vector<uint64_t>{3});
+  inbox.finish();
+  inbox.wait(false, std::nullopt, &commands);
+  EXPECT(commands.finish);
 }
 
 TEST(event_queue_wakes_once_until_taken) {

@@ -88,7 +88,7 @@ TEST(prefix_cache_gives_what_was_kept_and_nothing_else) {
   Rng rng(seed());
   for (const int64_t block_tokens : {1, 2, 5}) {
     BlockPool pool(100000);  // nothing is ever evicted
-    PrefixCache cache(&pool, block_tokens);
+    PrefixCache cache(&pool, block_tokens, block_tokens == 2 ? 1 : ~uint64_t{0});
     Contents contents(100000);
     std::set<std::string> kept;
     int64_t hits = 0;
@@ -121,7 +121,7 @@ TEST(prefix_cache_survives_eviction) {
   constexpr int64_t kBlocks = 60;
   constexpr int64_t kTokens = 2;
   BlockPool pool(kBlocks);
-  PrefixCache cache(&pool, kTokens);
+  PrefixCache cache(&pool, kTokens, 3);  // the tokens decide, not the hash
   Contents contents(at(kBlocks));
   std::vector<Live> live;
   live.reserve(8);
