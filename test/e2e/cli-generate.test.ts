@@ -87,11 +87,19 @@ test('a wrong line of the input stops with its place', async () => {
 })
 
 test('Ctrl-C ends a generation cleanly with what there is', async () => {
+  let pressed = false
   const { status, stdout } = await polylm(
     ['generate', '--demo', 'Rome is', '--device', 'ref', '--stop-token-ids', 'none', '--temperature', '1', '--max-tokens', '200'],
-    { watch: (child, text) => { if (text.length > 3) child.kill('SIGINT') } })
+    { watch: (child, text) => { if (!pressed && text.length > 3) pressed = child.kill('SIGINT') } })
   expect(status).toBe(130)
   expect(stdout).toMatch(/.{3,}\n$/s)
+})
+
+test('a second Ctrl-C leaves at once', async () => {
+  const { status } = await polylm(
+    ['generate', '--demo', 'Rome is', '--device', 'ref', '--stop-token-ids', 'none', '--temperature', '1', '--max-tokens', '200'],
+    { watch: child => { child.kill('SIGINT'); setTimeout(() => child.kill('SIGINT'), 1) } })
+  expect(status).toBe(130)
 })
 
 test('Ctrl-C while the input is awaited ends many prompts with 130', async () => {
