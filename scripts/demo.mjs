@@ -23,6 +23,6 @@ if (!existsSync(bundler)) {
 }
 step([path.join(root, 'scripts/build-native.mjs')], 'inherit')
 step([bundler, '--silent'], 'ignore')
-console.log(`\n$ npx polylm generate --demo ${JSON.stringify(prompt)} ${decoding.join(' ')}\n`)
+console.log(`\n$ npx polylm generate --demo $'${prompt.replaceAll('\n', '\\n')}' ${decoding.join(' ')}\n`)
 console.log(prompt)
 step([path.join(root, 'dist/cli.js'), 'generate', '--demo', prompt, ...decoding, '--stats'], 'inherit')

@@ -1,10 +1,11 @@
 // isa_amx.cc: products of bf16 by bf16 on the AMX tile unit; everything else comes from
 // isa_avx512.cc. Packed weights are AMX's own B tiles, so nothing is rearranged.
 // TDPBF16PS adds, within a tile of 32 k, the even and the odd products separately from zero, then
-// the two sums, then that to C (Intel SDM vol. 2, TDPBF16PS). A single row takes fused multiply-adds
-// in that very order, which AVX-512 does at the speed of memory: same bits (tested), so every number
-// of rows may run with every other. Trap: GCC 12 declares _tile_loadconfig's operand as one byte and
-// gives the tile loads no memory clobber; the instructions are therefore wrapped here by hand.
+// the two sums, then that to C (Intel SDM vol. 2, TDPBF16PS). A single row takes fused
+// multiply-adds in that very order, which AVX-512 does at the speed of memory: same bits (tested),
+// so every number of rows may run with every other. Trap: GCC 12 declares _tile_loadconfig's
+// operand as one byte and gives the tile loads no memory clobber; the instructions are therefore
+// wrapped here by hand.
 #include "cpu/isa_lanes_avx512.h"
 
 #include "cpu/isa_product.h"

@@ -1,7 +1,7 @@
 // block_pool.h: the numbers of the KV blocks and who holds them. A block is free or has a count of
-// holders; it returns to the free list when the last one lets go. A kept block is held by the prefix
-// cache too; it is idle while nobody else holds it. Not here: what is in a block (ops), which
-// sequence holds which (sequence.h), how many may be promised (scheduler.h).
+// holders; it returns to the free list when the last one lets go. A kept block is held by the
+// prefix cache too; it is idle while nobody else holds it. Not here: what is in a block (ops),
+// which sequence holds which (sequence.h), how many may be promised (scheduler.h).
 // Trap: running out is a broken promise of the scheduler, hence INTERNAL, never a user's error.
 #pragma once
 

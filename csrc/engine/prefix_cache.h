@@ -1,11 +1,11 @@
 // prefix_cache.h: full blocks of prompts that are kept after their request, so that a prompt with
-// the same beginning starts behind it. A block is found by what came before it, its salt, its tokens
-// and their roles; the hash only leads there, the tokens decide. Not here: what is in a block, and
-// blocks of generated tokens (nobody replays them yet).
-// A kept block has one holder, the cache, beside the sequences that use it. The pool asks for blocks
-// back when it has none left: the least recently used that nobody else holds and nothing follows.
-// Trap: a sequence that holds a kept block must hold all blocks before it too; else the chain could
-// not be given back from its end, and reservations would not be safe.
+// the same beginning starts behind it. A block is found by what came before it, its salt, its
+// tokens and their roles; the hash only leads there, the tokens decide. Not here: what is in a
+// block, and blocks of generated tokens (nobody replays them yet).
+// A kept block has one holder, the cache, beside the sequences that use it. The pool asks for
+// blocks back when it has none left: the least recently used that nobody else holds and nothing
+// follows. Trap: a sequence that holds a kept block must hold all blocks before it too; else the
+// chain could not be given back from its end, and reservations would not be safe.
 #pragma once
 
 #include <cstdint>
@@ -25,9 +25,9 @@ class PrefixCache final : public BlockReclaimer {
   // Gives an empty sequence the longest kept beginning of its tokens, at most `most` of them.
   // Returns the number of blocks.
   int64_t adopt(const std::string& salt, int64_t most, Sequence* sequence);
-  // Keeps the computed full blocks of a prompt that are not kept yet, from block `from` on. Where the
-  // same block is kept already, the sequence takes that one and gives up its own. Returns how many
-  // blocks of the sequence are kept now.
+  // Keeps the computed full blocks of a prompt that are not kept yet, from block `from` on. Where
+  // the same block is kept already, the sequence takes that one and gives up its own. Returns how
+  // many blocks of the sequence are kept now.
   int64_t keep(const std::string& salt, int64_t from, Sequence* sequence);
   bool reclaim() override;
 

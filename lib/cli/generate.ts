@@ -57,7 +57,7 @@ async function generate(command: Command): Promise<void> {
       : await printStream(await model.stream(prompt, options))
     if (json === true) await printJson(result.toJSON())
     else if (result.outputs.length > 1) await printOutputs(result)
-    if (stats === true) note(statsLine(result))
+    if (stats === true) note(statsLine(result, (decoding.temperature ?? 0) > 0))
     if (interrupt.pressed) throw new QuietFailure(exitCodes.interrupted)
   })
 }
@@ -76,8 +76,8 @@ async function printOutputs(result: GenerateResult): Promise<void> {
   }
 }
 
-function statsLine({ usage, timings, seed, outputs }: GenerateResult): string {
+function statsLine({ usage, timings, seed, outputs }: GenerateResult, sampled: boolean): string {
   return paint('dim', `${usage.promptTokens} prompt tokens, ${usage.completionTokens} new tokens, ` +
     `first after ${timings.timeToFirstTokenMs.toFixed(0)} ms, ${timings.tokensPerSecond.toFixed(1)} tokens/s, ` +
-    `finished by ${outputs[0]?.finishReason ?? 'nothing'}, seed ${seed}`, process.stderr)
+    `finished by ${outputs[0]?.finishReason ?? 'nothing'}${sampled ? `, seed ${seed}` : ''}`, process.stderr)
 }

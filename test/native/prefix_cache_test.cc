@@ -1,5 +1,5 @@
-// prefix_cache_test.cc: kept prefixes against a set of strings, contents under eviction, and engines
-// whose prompts share beginnings.
+// prefix_cache_test.cc: kept prefixes against a set of strings, contents under eviction, and
+// engines whose prompts share beginnings.
 #include <set>
 #include <string>
 
