@@ -12,7 +12,7 @@ namespace polylm {
 namespace {
 
 constexpr int64_t kRowChunk = 8;       // rows of embed and norm that a worker takes at once
-constexpr int64_t kPanelRows = 48;     // rows of a panel: a whole number of register blocks
+constexpr int64_t kPanelRows = 60;      // rows of a panel: whole register blocks of 2, 4, 5, 6
 
 size_t at(int64_t index) { return static_cast<size_t>(index); }
 
