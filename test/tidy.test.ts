@@ -149,7 +149,8 @@ describe('sizes', () => {
     const cpp = [...native, ...nativeTests].filter(file => !tables.includes(file))
     expect(columnViolations(cpp, 100)).toEqual([])
     expect(columnViolations(tables, 120)).toEqual([])
-    expect(columnViolations([...library, ...under('test', '.ts')], 120)).toEqual([])
+    expect(columnViolations(library, 120)).toEqual([])
+    expect(columnViolations(under('test', '.ts'), 140)).toEqual([])
   })
 
   test('files', () => {

@@ -32,16 +32,18 @@ function group(title: string, bars: readonly Bar[], top: number): { svg: string;
 
 /** The throughput of prefill and decode, and the weights read beside the machine's own rate. */
 export function barChart(report: BenchReport): string {
+  const { model, machine, prefill, decode } = report
   const perSecond = (value: number): string => `${value.toPrecision(3)} tokens/s`
+  const gigabytes = (value: number): string => `${value.toPrecision(3)} GB/s`
   const groups: [string, Bar[]][] = [
-    ['Prompt', report.prefill.map(row => ({
+    ['Prompt', prefill.map(row => ({
       label: `${row.promptTokens} tokens`, value: row.tokensPerSecond, text: perSecond(row.tokensPerSecond) }))],
-    ['Generation', report.decode.map(row => ({
+    ['Generation', decode.map(row => ({
       label: `batch ${row.batch}`, value: row.tokensPerSecond, text: perSecond(row.tokensPerSecond) }))],
     ['Memory', [
-      { label: 'this machine reads', value: report.machine.readGBps, text: `${report.machine.readGBps.toPrecision(3)} GB/s` },
-      ...report.decode.slice(0, 1).map(row => ({
-        label: `weights at batch ${row.batch}`, value: row.weightGBps, text: `${row.weightGBps.toPrecision(3)} GB/s` })),
+      { label: 'this machine reads', value: machine.readGBps, text: gigabytes(machine.readGBps) },
+      ...decode.slice(0, 1).map(row => ({
+        label: `weights at batch ${row.batch}`, value: row.weightGBps, text: gigabytes(row.weightGBps) })),
     ]],
   ]
   let top = 50
@@ -50,7 +52,8 @@ export function barChart(report: BenchReport): string {
     top += height
     return svg
   })
-  return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${top}" font-family="sans-serif" font-size="14">` +
-    `<rect width="100%" height="100%" fill="white"/><text x="10" y="24" font-size="16">` +
-    `${escape(`${report.model.name}, ${report.machine.device}`)}</text>${parts.join('')}</svg>\n`
+  const title = escape(`${model.name}, ${machine.device}`)
+  return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${top}" font-family="sans-serif"` +
+    ` font-size="14"><rect width="100%" height="100%" fill="white"/>` +
+    `<text x="10" y="24" font-size="16">${title}</text>${parts.join('')}</svg>\n`
 }

@@ -56,7 +56,12 @@ export interface BenchReport {
   readonly load: { readonly seconds: number; readonly bytes: number; readonly GBps: number }
   readonly prefill: readonly PrefillRow[]
   readonly decode: readonly DecodeRow[]
-  readonly memory: { readonly peakRss: number; readonly weights: number; readonly kv: number; readonly workspace: number }
+  readonly memory: {
+    readonly peakRss: number
+    readonly weights: number
+    readonly kv: number
+    readonly workspace: number
+  }
   /** Delay of a 1 ms timer, the millisecond included. */
   readonly eventLoop: { readonly loadP99Ms: number; readonly generateP99Ms: number }
 }
@@ -150,7 +155,9 @@ class Runner {
     }
   }
 
-  async #decode(batch: number, tokens: number, rounds: number, stepBytes: number, readRate: number): Promise<DecodeRow> {
+  async #decode(
+    batch: number, tokens: number, rounds: number, stepBytes: number, readRate: number,
+  ): Promise<DecodeRow> {
     const stepMs: number[] = []
     for (let i = 0; i < rounds; i++) {
       const all = await Promise.all(Array.from({ length: batch }, () => this.#generate(promptOfDecode, tokens)))

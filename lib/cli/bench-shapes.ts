@@ -39,7 +39,8 @@ export async function benchModel(
   }
   const shape = shapes[source.shape]
   if (shape === undefined) throw new UsageError(`there is no shape ${source.shape}`)
-  return { model: await createRandomModel(shape, { ...options, signal }), name: `${source.shape} (random weights)`, shape }
+  const model = await createRandomModel(shape, { ...options, signal })
+  return { model, name: `${source.shape} (random weights)`, shape }
 }
 
 /**

@@ -67,8 +67,8 @@ async function bench(command: Command): Promise<void> {
     note(paint('dim', 'measuring the memory ...', process.stderr))
     const before = await probeBandwidth(typeof load.threads === 'number' ? load.threads : 0)
     note(paint('dim', 'loading ...', process.stderr))
-    const open = (): ReturnType<typeof benchModel> => benchModel(dir ?? { shape: options.shape ?? '' }, load, interrupt.signal)
-    const report = await measure(open, plan, before, interrupt.signal)
+    const source = dir ?? { shape: options.shape ?? '' }
+    const report = await measure(() => benchModel(source, load, interrupt.signal), plan, before, interrupt.signal)
     if (options.svg !== undefined) await writeFile(options.svg, barChart(report))
     if (options.json === true) await printJson(report)
     else await print(asText(report))
@@ -83,7 +83,8 @@ const rate = (value: number): string => value.toPrecision(3)
 export function asText(report: BenchReport): string {
   const { model, machine, load, prefill, decode, memory, eventLoop } = report
   const head = table([
-    ['model', `${model.name}: ${model.layers} layers, hidden ${model.hiddenSize}, vocabulary ${model.vocabSize}, ${model.dtype}`],
+    ['model', `${model.name}: ${model.layers} layers, hidden ${model.hiddenSize}, ` +
+      `vocabulary ${model.vocabSize}, ${model.dtype}`],
     ['machine', `${machine.cpu}, ${machine.cores} cores, ${machine.device}, Node ${machine.node}`],
     ['memory reads', `${rate(machine.readGBps)} GB/s (after the run ${rate(machine.readGBpsAfter)})`],
     ['load', `${load.seconds.toFixed(2)} s for ${bytes(load.bytes)}, ${rate(load.GBps)} GB/s`],
@@ -96,7 +97,8 @@ export function asText(report: BenchReport): string {
   const prefillRows = prefill.map(row => [
     `${row.promptTokens}`, rate(row.tokensPerSecond), `${row.timeToFirstTokenMs.toFixed(1)} ms`])
   const decodeRows = decode.map(row => [
-    `${row.batch}`, rate(row.tokensPerSecond), rate(row.stepsPerSecond), rate(row.weightGBps), row.ofBandwidth.toFixed(2)])
+    `${row.batch}`, rate(row.tokensPerSecond), rate(row.stepsPerSecond), rate(row.weightGBps),
+    row.ofBandwidth.toFixed(2)])
   return head + '\n' + table([['prompt', 'tokens/s', 'first token after'], ...prefillRows]) + '\n' +
     table([['batch', 'tokens/s', 'steps/s', 'GB/s of weights', 'of measured reads'], ...decodeRows])
 }

@@ -75,7 +75,8 @@ class Conversation {
     const interrupted = (): void => this.#interrupted(lines)
     lines.on('SIGINT', interrupted)
     process.on('SIGINT', interrupted)
-    if (this.#interactive) note(`${this.#model.info.family} on ${this.#model.info.device.name}; /help lists the commands`)
+    const { family, device } = this.#model.info
+    if (this.#interactive) note(`${family} on ${device.name}; /help lists the commands`)
     try {
       if (this.#interactive) lines.prompt()
       for await (const line of lines) {

@@ -27,7 +27,8 @@ const decimal = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/
 /** A whole number that a double holds exactly. */
 export function integer(text: string): number {
   const value = Number(text)
-  if (!wholeNumber.test(text) || !Number.isSafeInteger(value)) throw new InvalidArgumentError('It must be a whole number.')
+  const right = wholeNumber.test(text) && Number.isSafeInteger(value)
+  if (!right) throw new InvalidArgumentError('It must be a whole number.')
   return value
 }
 
@@ -89,7 +90,7 @@ export const decodingFlags: Readonly<Record<string, readonly Row[]>> = {
       help: 'end at one of these tokens, as in 2,255999 (default: the model\'s; none: never)',
     },
     { option: 'onOverflow', value: 'mode', choices: ['error', 'truncateLeft'], help: 'when the prompt is too long' },
-    { option: 'queueTimeoutMs', value: 'n', parse: integer, help: 'give up when not started after so many milliseconds' },
+    { option: 'queueTimeoutMs', value: 'n', parse: integer, help: 'give up when still waiting after so long' },
   ],
   'Sampling:': [
     { option: 'temperature', help: 'sampling when above 0 (default: 0, greedy)' },
@@ -110,7 +111,10 @@ export const decodingFlags: Readonly<Record<string, readonly Row[]>> = {
     },
     { option: 'lengthPenalty', help: 'exponent of the length in a beam\'s score (default: 1)' },
     { option: 'sampleBeams', help: 'sample the candidates of the beams; needs a temperature' },
-    { option: 'beamScoring', value: 'rules', choices: ['hf-4.55', 'hf-4.31'], help: 'whose beam search (default: --compat)' },
+    {
+      option: 'beamScoring', value: 'rules', choices: ['hf-4.55', 'hf-4.31'],
+      help: 'whose beam search (default: --compat)',
+    },
   ],
   'Penalties and constraints:': [
     { option: 'repetitionPenalty', help: 'Hugging Face\'s; prompt tokens count; 1: off' },

@@ -16,7 +16,12 @@ Examples:
   POLYLM_ISA=avx2 polylm doctor --json`
 
 interface Diagnosis {
-  readonly polylm: { readonly binary: 'found' | 'missing'; readonly compiler?: string; readonly cudaBuilt?: boolean; readonly problem?: string }
+  readonly polylm: {
+    readonly binary: 'found' | 'missing'
+    readonly compiler?: string
+    readonly cudaBuilt?: boolean
+    readonly problem?: string
+  }
   readonly node: { readonly version: string; readonly npm: string; readonly platform: string; readonly libc?: string }
   readonly cpu: { readonly model: string; readonly cores: number; readonly forcedIsa?: string }
   readonly memory: { readonly total: number; readonly free: number; readonly limit?: number }
@@ -43,7 +48,8 @@ async function diagnose(): Promise<Diagnosis> {
   const facts = {
     polylm: binary(),
     node: {
-      version: process.versions.node, npm: await npmVersion(), platform: `${process.platform}-${process.arch}`, ...libc(),
+      version: process.versions.node, npm: await npmVersion(),
+      platform: `${process.platform}-${process.arch}`, ...libc(),
     },
     cpu: { model: cpus()[0]?.model.trim() ?? 'unknown', cores: cpus().length, ...forcedIsa() },
     memory: { total: totalmem(), free: freemem(), ...memoryLimit() },
@@ -63,7 +69,8 @@ function binary(): Diagnosis['polylm'] {
 
 async function npmVersion(): Promise<string> {
   try {
-    const { stdout } = await promisify(execFile)('npm', ['--version'], { timeout: 10_000, shell: process.platform === 'win32' })
+    const shell = process.platform === 'win32'                  // npm is a script there
+    const { stdout } = await promisify(execFile)('npm', ['--version'], { timeout: 10_000, shell })
     return stdout.trim()
   } catch {
     return 'not found'
@@ -112,7 +119,9 @@ function asText({ polylm, node, cpu, memory, devices, advice: list }: Diagnosis)
       (memory.limit === undefined ? '' : `, limited to ${bytes(memory.limit)}`)],
     ...devices.map(device => [`device ${device.kind}`, deviceLine(device)]),
   ])
-  const todo = list.length === 0 ? `${paint('green', 'everything is in order')}\n` : list.map(line => `- ${line}\n`).join('')
+  const todo = list.length === 0
+    ? `${paint('green', 'everything is in order')}\n`
+    : list.map(line => `- ${line}\n`).join('')
   return `${head}\n${todo}`
 }
 

@@ -139,7 +139,8 @@ export async function writtenIndices(name: string): Promise<Set<number>> {
     const value = parseJsonLine(line, name)
     const index = isRecord(value) ? value['index'] : undefined
     if (!Number.isSafeInteger(index)) {
-      throw new UsageError(`${name}:${line.number} has no whole number "index"`, 'is this an output of polylm generate?')
+      throw new UsageError(
+        `${name}:${line.number} has no whole number "index"`, 'is this an output of polylm generate?')
     }
     indices.add(index as number)
   }

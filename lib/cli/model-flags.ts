@@ -58,7 +58,8 @@ export function splitModel(command: Command, most: number): { dir: string; rest:
     throw new UsageError('the model is missing', 'give a directory in Hugging Face layout, or --demo')
   }
   if (args.length > most) {
-    throw new UsageError(`${args.length - most} argument(s) too many, from '${args[most]}' on`, 'quote text that has spaces')
+    throw new UsageError(
+      `${args.length - most} argument(s) too many, from '${args[most]}' on`, 'quote text that has spaces')
   }
   return { dir, rest: args }
 }

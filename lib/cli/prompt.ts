@@ -98,7 +98,8 @@ export function inputLine(value: unknown, where: string, template: Template | un
   const { options = {} } = value
   if (!isRecord(options)) throw new UsageError(`${where}: options must be an object`)
   const bias = options['bias'] === undefined ? {} : { bias: biasFromJson(options['bias']) }
-  return { prompt: linePrompt(value, where, template), options: { ...options, ...bias } as GenerateOptions, id: value['id'] }
+  const prompt = linePrompt(value, where, template)
+  return { prompt, options: { ...options, ...bias } as GenerateOptions, id: value['id'] }
 }
 
 function linePrompt(line: Record<string, unknown>, where: string, template: Template | undefined): Prompt {

@@ -106,7 +106,8 @@ describe('calls', () => {
   test('nothing throws synchronously', () => {
     const bad = undefined as never
     for (const promise of [
-      tiny.generate(bad), tiny.stream(bad), tiny.logits(bad), tiny.score(bad), tiny.loglikelihood(bad), Model.load(bad), Model.estimate(bad),
+      tiny.generate(bad), tiny.stream(bad), tiny.logits(bad), tiny.score(bad), tiny.loglikelihood(bad),
+      Model.load(bad), Model.estimate(bad),
       tiny.dispose({ drainMs: -1 }),
     ]) {
       expect(promise).toBeInstanceOf(Promise)
@@ -177,7 +178,8 @@ describe('loading', () => {
 
   test('weights that overflow later are NUMERIC for the call alone', async () => {
     const huge = new Array<number>(256).fill(0x7f7f)
-    const model = await Model.load(variant('overflow', {}, { name: 'transformer.wpe.weight', from: 5 * 256, value: huge }), { dtype: 'fp32' })
+    const dir = variant('overflow', {}, { name: 'transformer.wpe.weight', from: 5 * 256, value: huge })
+    const model = await Model.load(dir, { dtype: 'fp32' })
     const options = { maxTokens: 2, stopTokenIds: [] }
     expect(await failure(model.generate({ tokens: [1, 2, 3, 4, 5, 6] }, options))).toMatchObject({ code: 'NUMERIC', fatal: false })
     expect((await model.generate({ tokens: [1, 2] }, options)).outputs[0]?.tokens).toHaveLength(2)

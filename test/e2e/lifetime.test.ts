@@ -33,7 +33,10 @@ const ofModel: Readonly<Record<keyof Model, { readonly use: (m: Model) => unknow
   [Symbol.asyncDispose]: { use: async m => { await m[Symbol.asyncDispose]() }, cells: always() },
 }
 
-const ofSession: Readonly<Record<keyof Session, { readonly use: (s: Session) => unknown; readonly cells: Readonly<Record<State, Cell>> }>> = {
+const ofSession: Readonly<Record<keyof Session, {
+  readonly use: (s: Session) => unknown
+  readonly cells: Readonly<Record<State, Cell>>
+}>> = {
   send: { use: s => s.send(prompt, { maxTokens: 1 }), cells: running() },
   stream: { use: async s => await (await s.stream(prompt, { maxTokens: 1 })).result, cells: running() },
   history: { use: s => s.history, cells: always() },

@@ -152,7 +152,8 @@ describe('score', () => {
     for (let from = 1; from < all.length; from += 64) {
       const to = Math.min(all.length, from + 64)
       const start = Math.max(0, to - 65)
-      const [part] = await tiny.loglikelihood([{ context: { tokens: all.slice(start, from) }, continuation: { tokens: all.slice(from, to) } }])
+      const context = { tokens: all.slice(start, from) }
+      const [part] = await tiny.loglikelihood([{ context, continuation: { tokens: all.slice(from, to) } }])
       sum += part?.logprob ?? NaN
     }
     expect(logprob).toBeCloseTo(sum, 3)
@@ -180,7 +181,8 @@ describe('score', () => {
   })
 
   test.each([
-    [{ window: 0 }], [{ window: 257 }], [{ window: 8, stride: 9 }], [{ stride: 0 }], [{ logprobs: 21 }], [{ prefixToken: -1 }], [{ temperature: 1 }],
+    [{ window: 0 }], [{ window: 257 }], [{ window: 8, stride: 9 }], [{ stride: 0 }], [{ logprobs: 21 }],
+    [{ prefixToken: -1 }], [{ temperature: 1 }],
   ])('%p is refused', async options => {
     expect((await failure(tiny.score({ tokens: [7, 8, 9] }, options as object))).code).toBe('INVALID_OPTION')
   })
