@@ -158,6 +158,7 @@ Loaded run_plan(LoadPlan& plan, LoadControl control) {
   Loaded loaded;
   std::unique_ptr<Ops> ops = make_ops(plan.backend);
   loaded.device = ops->info();
+  if (plan.backend.threads > 0) control.threads = plan.backend.threads;
   const std::unique_ptr<TensorSource> source =
       plan.random ? make_random_source(plan.seed, plan.stddev, std::move(control))
                   : make_file_source(std::move(plan.table), std::move(control));
