@@ -3,8 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <utility>
 
+#include "engine/score_row.h"
 #include "platform/error.h"
 
 namespace polylm {
@@ -14,16 +14,10 @@ ScoredToken score_row(const SelectResult& row, int32_t token, int64_t top) {
   if (!row.finite || std::isnan(logit)) {
     fail(Code::kNumeric, "the logits of a scored token are not finite");
   }
-  const auto listed = static_cast<double>(logit);
-  const double most = std::max(static_cast<double>(row.rest_max), listed);
-  double sum = std::exp(listed - most);
-  if (row.rest_sum_exp > 0.0) {
-    sum += row.rest_sum_exp * std::exp(static_cast<double>(row.rest_max) - most);
-  }
-  const double log_sum = most + std::log(sum);
+  const double log_sum = raw_log_sum(row, 1);
   ScoredToken scored;
   scored.token.id = token;
-  scored.token.logprob = static_cast<float>(listed - log_sum);
+  scored.token.logprob = static_cast<float>(static_cast<double>(logit) - log_sum);
   const auto before = [&](int64_t i) {  // candidate i comes before the token
     const float rival = row.candidate_logits[i];
     return rival != logit ? rival > logit : row.candidate_ids[i] < token;
