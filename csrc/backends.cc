@@ -5,6 +5,9 @@
 
 #include "cpu/cpu_ops.h"
 #include "cpu/probe.h"
+#ifdef POLYLM_CUDA
+#include "cuda/device.h"
+#endif
 #include "platform/cpu_features.h"
 #include "platform/error.h"
 #include "platform/memory_info.h"
@@ -13,7 +16,47 @@
 namespace polylm {
 namespace {
 
+// What keeps "auto" on the CPU although a card could be used.
+constexpr const char* kUnproven =
+    "CUDA kernels of this version were never run on a GPU; ask for device 'cuda' to use them";
 constexpr const char* kNoCuda = "this build has no CUDA kernels";
+
+// The cards, or one report that says why there are none. Never empty.
+std::vector<DeviceReport> cuda_reports() {
+  std::vector<DeviceReport> reports;
+  DeviceReport report;
+  report.kind = "cuda";
+#ifdef POLYLM_CUDA
+  const int64_t count = cuda_device_count(&report.reason);
+  for (int64_t i = 0; i < count; ++i) {
+    const CudaDevice device = cuda_device(i);
+    report.name = device.name;
+    report.isa = device.isa;
+    report.usable = device.reason.empty();
+    report.reason = report.usable ? kUnproven : device.reason;
+    report.memory_bytes = device.memory_bytes;
+    report.free_bytes = device.free_bytes;
+    reports.push_back(report);
+  }
+#else
+  report.reason = kNoCuda;
+#endif
+  if (reports.empty()) reports.push_back(report);
+  return reports;
+}
+
+// "cuda" is "cuda:0".
+std::unique_ptr<Ops> make_cuda(const BackendOptions& options) {
+#ifdef POLYLM_CUDA
+  const size_t colon = options.device.find(':');
+  const int64_t index =
+      colon == std::string::npos ? 0 : std::stoll(options.device.substr(colon + 1));
+  return make_cuda_ops({options.precision, index});
+#else
+  fail(Code::kDevice, "device " + quoted(options.device) + " cannot be used: " + kNoCuda,
+       "use device \"cpu\" or \"auto\"");
+#endif
+}
 
 std::unique_ptr<Ops> make_cpu(const BackendOptions& options, const std::string& note) {
   CpuOptions cpu;
@@ -42,11 +85,8 @@ std::unique_ptr<Ops> make_ops(const BackendOptions& options) {
   }
   if (options.device == "ref") return std::make_unique<RefOps>(options.precision);
   if (options.device == "cpu") return make_cpu(options, "");
-  if (options.device == "auto") return make_cpu(options, std::string("cuda: ") + kNoCuda);
-  if (names_cuda(options.device)) {
-    fail(Code::kDevice, "device " + quoted(options.device) + " cannot be used: " + kNoCuda,
-         "use device \"cpu\" or \"auto\"");
-  }
+  if (options.device == "auto") return make_cpu(options, "cuda: " + cuda_reports().front().reason);
+  if (names_cuda(options.device)) return make_cuda(options);
   fail(Code::kDevice, "device is " + quoted(options.device) +
                           ", expected \"auto\", \"cpu\", \"cuda\" or \"cuda:N\"");
 }
@@ -63,10 +103,9 @@ std::vector<DeviceReport> list_devices() {
   const MemoryInfo memory = memory_info();
   cpu.memory_bytes = memory.total_bytes;
   cpu.free_bytes = memory.free_bytes;
-  DeviceReport cuda;
-  cuda.kind = "cuda";
-  cuda.reason = kNoCuda;
-  return {cpu, cuda};
+  std::vector<DeviceReport> reports = cuda_reports();
+  reports.insert(reports.begin(), cpu);
+  return reports;
 }
 
 double probe_read_bandwidth(int64_t threads) {

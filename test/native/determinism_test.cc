@@ -260,11 +260,11 @@ void bits_with_guards(const Subject& subject) {
   expect_same(want, guarded.run(plan), 0, "guarded buffers");
 }
 
-POLYLM_FOR_EACH_CPU(bits_with_guards)
-POLYLM_FOR_EACH_CPU(bits_of_chunks)
-POLYLM_FOR_EACH_CPU(bits_of_batches)
-POLYLM_FOR_EACH_CPU(bits_of_threads)
-POLYLM_FOR_EACH_CPU(bits_of_runs)
+POLYLM_FOR_EACH_FAST(bits_with_guards)
+POLYLM_FOR_EACH_FAST(bits_of_chunks)
+POLYLM_FOR_EACH_FAST(bits_of_batches)
+POLYLM_FOR_EACH_FAST(bits_of_threads)
+POLYLM_FOR_EACH_FAST(bits_of_runs)
 
 }  // namespace
 }  // namespace polylm::test

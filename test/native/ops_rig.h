@@ -10,6 +10,9 @@
 #include <vector>
 
 #include "cpu/cpu_ops.h"
+#ifdef POLYLM_CUDA
+#include "cuda/device.h"
+#endif
 #include "harness.h"
 #include "ops/ops.h"
 #include "platform/bf16.h"
@@ -17,13 +20,20 @@
 
 namespace polylm::test {
 
+// Whether the rows of every Batch are generated tokens; Subject::make sets it.
+inline bool batches_are_generated = false;
+
 struct Subject {
   bool is_ref = false;
   Isa isa = Isa::kScalar;
   Precision precision = Precision::kBf16;
+  bool is_cuda = false;
+  bool generated = false;  // rows play the role of generated tokens, else of prompt tokens
 
   std::unique_ptr<Ops> make(int64_t threads = 2) const {
+    batches_are_generated = generated;
     if (is_ref) return std::make_unique<RefOps>(precision);
+    if (is_cuda) return make_cuda();
     const std::string obstacle = isa_obstacle(isa);
     if (!obstacle.empty()) skip(std::string(isa_name(isa)) + ": " + obstacle);
     CpuOptions options;
@@ -32,6 +42,16 @@ struct Subject {
     options.isa = isa;
     options.inline_work = 0;  // wake the workers for every job, however small
     return std::make_unique<CpuOps>(options);
+  }
+
+  std::unique_ptr<Ops> make_cuda() const {
+#ifdef POLYLM_CUDA
+    const std::string obstacle = cuda_device(0).reason;
+    if (!obstacle.empty()) skip("cuda: " + obstacle);
+    return make_cuda_ops({precision, 0});
+#else
+    skip("cuda: this build has no CUDA kernels");
+#endif
   }
 };
 
@@ -105,7 +125,8 @@ class Batch {
     tokens_ = std::move(tokens);
     tokens_.resize(static_cast<size_t>(row_count_), 0);
     for (size_t i = 0; i < parts_.size(); ++i) parts_[i].blocks = tables_[i].data();
-    in_ = {row_count_, 0, tokens_.data(), parts_.data(), static_cast<int64_t>(parts_.size())};
+    in_ = {row_count_, batches_are_generated ? row_count_ : 0, tokens_.data(), parts_.data(),
+           static_cast<int64_t>(parts_.size())};
     return in_;
   }
   int64_t rows() const { return row_count_; }
@@ -143,6 +164,24 @@ double relative_error(const A& a, const std::vector<double>& truth) {
     check(::polylm::test::Subject{.is_ref = ref, .isa = ::polylm::Isa::isa_value,          \
                                   .precision = ::polylm::Precision::precision_value});     \
   }
+#define POLYLM_ONE_CUDA(check, name, precision_value, is_generated)                        \
+  TEST(check##_cuda_##name) {                                                              \
+    check(::polylm::test::Subject{.precision = ::polylm::Precision::precision_value,       \
+                                  .is_cuda = true, .generated = is_generated});            \
+  }
+// Where the kernels of csrc/cuda are in this program: for cards, or run by the emulator.
+#ifdef POLYLM_CUDA
+#define POLYLM_FOR_EACH_CUDA(check)                       \
+  POLYLM_ONE_CUDA(check, prompt_bf16, kBf16, false)       \
+  POLYLM_ONE_CUDA(check, generated_bf16, kBf16, true)     \
+  POLYLM_ONE_CUDA(check, fp32, kFp32, false)
+#else
+#define POLYLM_FOR_EACH_CUDA(check)
+#endif
+#ifdef POLYLM_ONLY_CUDA  // the program that emulates a card: the CPU is tested elsewhere
+#define POLYLM_FOR_EACH_CPU(check)
+#define POLYLM_FOR_EACH_REF(check)
+#else
 #define POLYLM_FOR_EACH_CPU(check)                                   \
   POLYLM_ONE_DEVICE(check, scalar_bf16, false, kScalar, kBf16)       \
   POLYLM_ONE_DEVICE(check, scalar_fp32, false, kScalar, kFp32)       \
@@ -152,7 +191,13 @@ double relative_error(const A& a, const std::vector<double>& truth) {
   POLYLM_ONE_DEVICE(check, avx512_fp32, false, kAvx512, kFp32)       \
   POLYLM_ONE_DEVICE(check, avx512bf16, false, kAvx512Bf16, kBf16)    \
   POLYLM_ONE_DEVICE(check, amx, false, kAmx, kBf16)
-#define POLYLM_FOR_EACH_DEVICE(check)                                \
+#define POLYLM_FOR_EACH_REF(check)                                   \
   POLYLM_ONE_DEVICE(check, ref_bf16, true, kScalar, kBf16)           \
-  POLYLM_ONE_DEVICE(check, ref_fp32, true, kScalar, kFp32)           \
-  POLYLM_FOR_EACH_CPU(check)
+  POLYLM_ONE_DEVICE(check, ref_fp32, true, kScalar, kFp32)
+#endif
+#define POLYLM_FOR_EACH_FAST(check) \
+  POLYLM_FOR_EACH_CPU(check)        \
+  POLYLM_FOR_EACH_CUDA(check)
+#define POLYLM_FOR_EACH_DEVICE(check) \
+  POLYLM_FOR_EACH_REF(check)          \
+  POLYLM_FOR_EACH_FAST(check)

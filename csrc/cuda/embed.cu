@@ -1,0 +1,40 @@
+// embed.cu: x[T,C] = wte[token] + wpe[position] in fp32, gathered from the packed matrices.
+// Grid: rows. Block: 256 threads. No shared memory.
+#include "cuda/kernels.h"
+#include "cuda/launch.h"
+#include "cuda/ptx.h"
+#include "cuda/sink.h"
+#include "cuda/tiles.h"
+
+namespace polylm {
+namespace {
+
+constexpr int kThreads = 256;
+
+__device__ __forceinline__ float element(const MatrixView& m, int64_t n, int64_t k) {
+  if (!m.is_bf16) return static_cast<const float*>(m.data)[n * m.k + k];
+  const int64_t k_blocks = (m.k + kTileK - 1) / kTileK;
+  return bf16_value(static_cast<const uint16_t*>(m.data)[packed_element(n, k, k_blocks)]);
+}
+
+__global__ void __launch_bounds__(kThreads) embed_kernel(const EmbedCall p) {
+  const RowInfo row = p.rows[blockIdx.x];
+  float* x = p.x + blockIdx.x * p.stride;
+  for (int64_t c = threadIdx.x; c < p.wte.k; c += kThreads) {
+    float v = element(p.wte, row.token, c);
+    if (p.wpe.data != nullptr) v += element(p.wpe, row.position, c);
+    x[c] = v;
+  }
+}
+
+}  // namespace
+
+cudaError_t embed_rows(const Card& card, const EmbedCall& call) {
+  LaunchShape shape;
+  shape.grid = grid_of(call.row_count);
+  shape.threads = kThreads;
+  shape.stream = card.stream;
+  return launch(&embed_kernel, shape, call);
+}
+
+}  // namespace polylm

@@ -1,0 +1,166 @@
+// gemm_sm80.cu: the products of prompt rows, y[M,N] = x[M,K] · w[N,K]ᵀ, on every card from sm_80
+// on: m16n8k16 products fed from a ring of four stages of 32 k that cp.async fills.
+// Grid: (ceil(M / 64 or 128), ceil(N / 128)). Block: 8 warps, 2 by rows and 4 by columns, each 32
+// or 64 rows by 32 columns. Shared memory: 4 stages x (rows x 64 B of x + 8 KiB of w) = 48 or 64
+// KiB. A fragment is one 16-byte load: x has its rows of 64 bytes side by side, w comes packed.
+// Trap: the order of additions is chunk by chunk of 128 k over all of K, whatever M and the tile.
+#include "cuda/kernels.h"
+#include "cuda/launch.h"
+#include "cuda/ptx.h"
+#include "cuda/sink.h"
+#include "cuda/tiles.h"
+
+namespace polylm {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kColWarps = 4;
+constexpr int kWarpColTiles = 2;  // tiles of 16 columns
+constexpr int kWeightStageBytes = kPrefillCols / kTileN * kTileBytes;
+constexpr int kInputRowBytes = kTileK * 2;
+
+template <int kRowTiles>  // tiles of 16 rows of a warp
+struct Shape {
+  static constexpr int kRows = 2 * kRowTiles * 16;
+  static constexpr int kInputBytes = kRows * kInputRowBytes;
+  static constexpr int kStageBytes = kInputBytes + kWeightStageBytes;
+};
+
+// Starts filling one stage with block `block` of K.
+template <int kRowTiles>
+__device__ __forceinline__ void fill_stage(const ProductCall& p, int block, unsigned char* stage) {
+  using S = Shape<kRowTiles>;
+  const int first_row = static_cast<int>(blockIdx.x) * S::kRows;
+  const int first_tile = static_cast<int>(blockIdx.y) * (kPrefillCols / kTileN);
+#pragma unroll
+  for (int i = static_cast<int>(threadIdx.x); i < S::kRows * 4; i += kThreads) {
+    const int row = first_row + i / 4;
+    const bool inside = row < p.rows;
+    const int64_t source = (inside ? p.first_row + row : p.first_row) * p.x_stride;
+    copy16_async(stage + i * 16, p.x + source + block * kTileK + i % 4 * 8, inside);
+  }
+  unsigned char* weights = stage + S::kInputBytes;
+#pragma unroll
+  for (int i = static_cast<int>(threadIdx.x); i < kWeightStageBytes / 16; i += kThreads) {
+    const int tile = first_tile + i / (kTileBytes / 16);
+    const bool inside = tile < p.n_tiles;
+    const int64_t from = static_cast<int64_t>(inside ? tile : 0) * p.k_blocks + block;
+    copy16_async(weights + i * 16, p.w + from * kTileElements + i % (kTileBytes / 16) * 8, inside);
+  }
+}
+
+__device__ __forceinline__ Quad quad_at(const unsigned char* at) {
+  return *reinterpret_cast<const Quad*>(at);
+}
+
+// sum += the products over the 32 k of one stage.
+template <int kRowTiles>
+__device__ __forceinline__ void add_stage(const unsigned char* stage, int warp, int lane,
+                                          float (&sum)[kRowTiles][2 * kWarpColTiles][4]) {
+  const int g = lane / 4;
+  const int t = lane % 4;
+  const unsigned char* rows =
+      stage + (warp / kColWarps * kRowTiles * 16 + g) * kInputRowBytes + t * 16;
+  const unsigned char* weights = stage + Shape<kRowTiles>::kInputBytes +
+                                 warp % kColWarps * kWarpColTiles * kTileBytes + lane * 16;
+  Quad upper[kRowTiles];
+  Quad lower[kRowTiles];
+#pragma unroll
+  for (int i = 0; i < kRowTiles; ++i) {
+    upper[i] = quad_at(rows + i * 16 * kInputRowBytes);
+    lower[i] = quad_at(rows + (i * 16 + 8) * kInputRowBytes);
+  }
+#pragma unroll
+  for (int tile = 0; tile < kWarpColTiles; ++tile) {
+    const Quad first = quad_at(weights + tile * kTileBytes);
+    const Quad second = quad_at(weights + tile * kTileBytes + 512);
+#pragma unroll
+    for (int i = 0; i < kRowTiles; ++i) {
+      const uint32_t a[4] = {upper[i].x, lower[i].x, upper[i].y, lower[i].y};
+      const uint32_t b[4] = {upper[i].z, lower[i].z, upper[i].w, lower[i].w};
+      mma_bf16(sum[i][2 * tile], a, first.x, first.z);
+      mma_bf16(sum[i][2 * tile + 1], a, first.y, first.w);
+      mma_bf16(sum[i][2 * tile], b, second.x, second.z);
+      mma_bf16(sum[i][2 * tile + 1], b, second.y, second.w);
+    }
+  }
+}
+
+template <int kRowTiles>
+__device__ __forceinline__ void finish_tile(const ProductCall& p, int warp, int lane,
+                                            const float (&total)[kRowTiles][2 * kWarpColTiles][4]) {
+  const int first_row = static_cast<int>(blockIdx.x) * Shape<kRowTiles>::kRows +
+                        warp / kColWarps * kRowTiles * 16 + lane / 4;
+  const int first_col = static_cast<int>(blockIdx.y) * kPrefillCols +
+                        warp % kColWarps * kWarpColTiles * kTileN + lane % 4 * 2;
+#pragma unroll
+  for (int i = 0; i < kRowTiles; ++i) {
+    const int row = first_row + i * 16;
+#pragma unroll
+    for (int j = 0; j < 2 * kWarpColTiles; ++j) {
+      const int n = first_col + j * 8;
+      if (row < p.rows) sink_two(p.sink, p.first_row + row, n, total[i][j][0], total[i][j][1]);
+      if (row + 8 < p.rows) {
+        sink_two(p.sink, p.first_row + row + 8, n, total[i][j][2], total[i][j][3]);
+      }
+    }
+  }
+}
+
+template <int kRowTiles>
+__global__ void __launch_bounds__(kThreads) prefill_kernel(const ProductCall p) {
+  constexpr int kStageBytes = Shape<kRowTiles>::kStageBytes;
+  unsigned char* ring = block_shared();
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  float total[kRowTiles][2 * kWarpColTiles][4] = {};
+  float sum[kRowTiles][2 * kWarpColTiles][4] = {};
+#pragma unroll
+  for (int s = 0; s < kPrefillStages - 1; ++s) {
+    if (s < p.k_blocks) fill_stage<kRowTiles>(p, s, ring + s * kStageBytes);
+    copies_commit();
+  }
+  for (int block = 0; block < p.k_blocks; ++block) {
+    copies_wait<kPrefillStages - 2>();
+    __syncthreads();  // the stage is full, and everyone is done with the one to be filled next
+    const int next = block + kPrefillStages - 1;
+    if (next < p.k_blocks) {
+      fill_stage<kRowTiles>(p, next, ring + next % kPrefillStages * kStageBytes);
+    }
+    copies_commit();
+    add_stage<kRowTiles>(ring + block % kPrefillStages * kStageBytes, warp, lane, sum);
+    if (block % kChunkBlocks != kChunkBlocks - 1 && block + 1 != p.k_blocks) continue;
+#pragma unroll
+    for (int i = 0; i < kRowTiles; ++i) {
+#pragma unroll
+      for (int j = 0; j < 2 * kWarpColTiles; ++j) {
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+          total[i][j][c] += sum[i][j][c];
+          sum[i][j][c] = 0.0F;
+        }
+      }
+    }
+  }
+  finish_tile<kRowTiles>(p, warp, lane, total);
+}
+
+template <int kRowTiles>
+cudaError_t start(const Card& card, const ProductCall& call) {
+  LaunchShape shape;
+  shape.grid = grid_of(ceil_parts(call.rows, Shape<kRowTiles>::kRows),
+                       ceil_parts(call.sink.n, kPrefillCols));
+  shape.threads = kThreads;
+  shape.shared_bytes = static_cast<size_t>(kPrefillStages) * Shape<kRowTiles>::kStageBytes;
+  shape.stream = card.stream;
+  return launch(&prefill_kernel<kRowTiles>, shape, call);
+}
+
+}  // namespace
+
+cudaError_t prefill_product(const Card& card, const ProductCall& call) {
+  const int rows = prefill_rows(call.rows, call.sink.n, card.processors);
+  return rows == 64 ? start<2>(card, call) : start<4>(card, call);
+}
+
+}  // namespace polylm

@@ -1,0 +1,154 @@
+// cuda_runtime.h: a CUDA that runs on the CPU, so that the kernels and the host code of csrc/cuda
+// are executed by tests on machines without a GPU: the same source, another runtime. Threads of a
+// block are fibers, blocks run one after the other, streams run at once. What it shows: indices,
+// fragments, barriers, waits for copies, orders of additions, host bookkeeping. What it cannot
+// show: what the hardware does differently, races that need real parallelism, speed.
+// Trap: only what csrc/cuda uses exists here; the names are CUDA's own.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <algorithm>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __align__(n) alignas(n)
+
+using std::min;
+using std::max;
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  constexpr dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
+};
+struct uint4 {
+  uint32_t x, y, z, w;
+};
+struct float2 {
+  float x, y;
+};
+inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
+inline float2 make_float2(float x, float y) { return {x, y}; }
+
+inline float __uint_as_float(uint32_t bits) {
+  float f;
+  std::memcpy(&f, &bits, sizeof f);
+  return f;
+}
+inline uint32_t __float_as_uint(float f) {
+  uint32_t bits;
+  std::memcpy(&bits, &f, sizeof bits);
+  return bits;
+}
+using std::exp;
+using std::isnan;
+
+// ------------------------------------------------------------------------------- inside kernels
+
+// Where the running fiber is.
+extern thread_local dim3 threadIdx, blockIdx, gridDim;
+
+namespace emulator {
+void barrier();            // of the block
+void warp_barrier();       // of the 32 lanes
+float exchange(float x, int mask);  // shuffle xor
+}  // namespace emulator
+
+inline void __syncthreads() { emulator::barrier(); }
+inline void __syncwarp() { emulator::warp_barrier(); }
+inline float __shfl_xor_sync(unsigned, float x, int mask) { return emulator::exchange(x, mask); }
+
+// --------------------------------------------------------------------------------- on the host
+
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorMemoryAllocation = 2,
+  cudaErrorInsufficientDriver = 35,
+  cudaErrorNoDevice = 100,
+  cudaErrorNoKernelImageForDevice = 209,
+  cudaErrorECCUncorrectable = 214,
+  cudaErrorIllegalAddress = 700,
+  cudaErrorLaunchTimeout = 702,
+  cudaErrorHardwareStackError = 714,
+  cudaErrorIllegalInstruction = 715,
+  cudaErrorMisalignedAddress = 716,
+  cudaErrorInvalidAddressSpace = 717,
+  cudaErrorInvalidPc = 718,
+  cudaErrorLaunchFailure = 719,
+  cudaErrorUnknown = 999
+};
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+inline constexpr unsigned cudaStreamNonBlocking = 1;
+inline constexpr unsigned cudaHostAllocDefault = 0;
+struct EmulatedStream;
+using cudaStream_t = EmulatedStream*;
+struct cudaDeviceProp {
+  char name[256];
+  int major, minor, multiProcessorCount;
+  size_t totalGlobalMem;
+};
+struct cudaFuncAttributes {
+  int numRegs;
+};
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes = 0;
+  cudaStream_t stream = nullptr;
+};
+
+cudaError_t cudaGetDeviceCount(int* count);
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device);
+cudaError_t cudaSetDevice(int device);
+cudaError_t cudaDriverGetVersion(int* version);
+cudaError_t cudaRuntimeGetVersion(int* version);
+cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes);
+cudaError_t cudaMalloc(void** p, size_t bytes);
+cudaError_t cudaFree(void* p);
+cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned flags);
+cudaError_t cudaFreeHost(void* p);
+cudaError_t cudaMemset(void* p, int value, size_t bytes);
+cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t stream);
+cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind);
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaDeviceSynchronize();
+cudaError_t cudaGetLastError();
+const char* cudaGetErrorString(cudaError_t e);
+const char* cudaGetErrorName(cudaError_t e);
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute what, int value);
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, Kernel*) {
+  a->numRegs = 1;
+  return cudaSuccess;
+}
+
+namespace emulator {
+struct Kernel {
+  void (*run)(const void* closure) = nullptr;
+  const void* closure = nullptr;
+};
+cudaError_t run_grid(const cudaLaunchConfig_t& config, const Kernel& kernel);
+// Test hooks: the n-th allocation from now on fails; every later call returns `e`; 0 ends both.
+void fail_allocation(int nth);
+void break_device(cudaError_t e);
+int live_allocations();
+}  // namespace emulator
+
+template <class... Params, class... Args>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Params...),
+                               const Args&... args) {
+  const auto closure = [&] { kernel(args...); };
+  using Closure = decltype(closure);
+  return emulator::run_grid(
+      *config, {[](const void* c) { (*static_cast<Closure*>(c))(); }, &closure});
+}
