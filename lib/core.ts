@@ -18,6 +18,8 @@ export interface Core {
   readonly options: OptionContext
   readonly contextSize: number
   readonly maxSequences: number
+  /** Of the model's info; session files are bound to it. */
+  readonly weightsFingerprint: string
   /** Stands before an empty context when scoring; undefined when the model names none. */
   readonly prefixToken: number | undefined
 }
@@ -61,6 +63,7 @@ export function generateRequest(parts: readonly NativePart[], checked: CheckedGe
     truncateLeft: checked.truncateLeft,
     returnOnAbort: checked.returnOnAbort,
     queueTimeoutMs: checked.queueTimeoutMs,
+    cacheSalt: checked.cacheSalt,
     params: checked.params,
   }
 }

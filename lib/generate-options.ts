@@ -5,7 +5,7 @@ import type { Compat, GenerateOptions } from './options.js'
 import { PolyLMError } from './errors.js'
 import type { NativeParams } from './native.js'
 import {
-  invalidOption, readBag, readBoolean, readChoice, readIds, readNumber, readProperty, readSignal, show,
+  invalidOption, readBag, readBoolean, readChoice, readIds, readNumber, readProperty, readSalt, readSignal, show,
   type OptionBag,
 } from './option-reader.js'
 import { derivedRows, optionTable } from './option-table.js'
@@ -17,11 +17,11 @@ const publicRows = optionTable.filter(row => !derivedRows.has(row.name))
 export const generateNames: ReadonlySet<string> = new Set<keyof GenerateOptions>([
   ...publicRows.map(row => row.name as keyof GenerateOptions),
   'bias', 'allow', 'earlyStopping', 'beamScoring', 'padTo', 'stop', 'stopTokenIds', 'logprobsOf',
-  'onOverflow', 'signal', 'onAbort', 'queueTimeoutMs', 'addSpecialTokens', 'parseSpecial', 'controlText',
+  'onOverflow', 'signal', 'onAbort', 'queueTimeoutMs', 'cacheSalt', 'addSpecialTokens', 'parseSpecial', 'controlText',
 ])
 
 /** Options that are promised and not there yet: refused, never ignored. */
-export const laterNames: ReadonlySet<string> = new Set(['speculate', 'cacheSalt'])
+export const laterNames: ReadonlySet<string> = new Set(['speculate'])
 
 /** What checking options needs to know of the model. */
 export interface OptionContext {
@@ -43,6 +43,7 @@ export interface CheckedGenerate {
   readonly maxTokensGiven: boolean
   readonly truncateLeft: boolean
   readonly queueTimeoutMs: number
+  readonly cacheSalt: string
   readonly signal: AbortSignal | undefined
   readonly returnOnAbort: boolean
   /** The options as given, each read once. */
@@ -77,6 +78,7 @@ export function checkGenerate(
     maxTokensGiven: bag['maxTokens'] !== undefined,
     truncateLeft,
     queueTimeoutMs: readNumber(bag, 'queueTimeoutMs', { min: 0, max: 2_147_483_647, integer: true }) ?? -1,
+    cacheSalt: readSalt(bag) ?? '',
     signal: readSignal(bag),
     returnOnAbort: readChoice(bag, 'onAbort', ['throw', 'return']) === 'return',
     given: bag,

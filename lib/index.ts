@@ -29,5 +29,7 @@ export type {
   FinishReason, GenerateOutput, GenerateResult, GenerateResultJson, Timings, Usage,
 } from './result.js'
 export type { LogitsResult, LoglikelihoodResult, ScoreResult } from './scoring.js'
-export type { Session, SessionOptions } from './session.js'
+export type {
+  AppendOptions, RestoreOptions, RewindTarget, Session, SessionLogitsOptions, SessionOptions,
+} from './session-types.js'
 export type { FinishEvent, GenerateStream, PrefillEvent, StreamEvent, TextEvent } from './stream.js'

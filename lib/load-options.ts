@@ -9,9 +9,8 @@ const estimateNames: readonly (keyof EstimateOptions)[] = [
   'device', 'dtype', 'contextSize', 'maxSequences', 'kvMemory',
 ]
 const loadNames: ReadonlySet<string> = new Set<keyof LoadOptions>([
-  ...estimateNames, 'maxQueue', 'threads', 'compat', 'legacyTokenizer', 'logger', 'signal', 'onProgress',
+  ...estimateNames, 'maxQueue', 'prefixCache', 'threads', 'compat', 'legacyTokenizer', 'logger', 'signal', 'onProgress',
 ])
-const later: ReadonlySet<string> = new Set(['prefixCache'])
 
 /** Checked options of estimate; `undefined` stands for "as the checkpoint or the machine says". */
 export interface CheckedEstimate {
@@ -26,6 +25,7 @@ export interface CheckedEstimate {
 /** Checked options of load. */
 export interface CheckedLoad extends CheckedEstimate {
   readonly maxQueue: number
+  readonly prefixCache: boolean
   /** 0 is 'auto'. */
   readonly threads: number
   readonly compat: Compat
@@ -38,16 +38,17 @@ export interface CheckedLoad extends CheckedEstimate {
 /** @throws PolyLMError INVALID_OPTION. */
 export function checkEstimate(source: unknown): CheckedEstimate {
   // What load takes may be handed to estimate as it is; the rest has no say in the sizes.
-  return readEstimate(readBag(source, loadNames, 'estimate', later))
+  return readEstimate(readBag(source, loadNames, 'estimate'))
 }
 
 /** @throws PolyLMError INVALID_OPTION. */
 export function checkLoad(source: unknown): CheckedLoad {
-  const bag = readBag(source, loadNames, 'load', later)
+  const bag = readBag(source, loadNames, 'load')
   const threads = bag['threads'] === 'auto' ? 0 : readNumber(bag, 'threads', { min: 1, max: 1024, integer: true })
   return {
     ...readEstimate(bag),
     maxQueue: readNumber(bag, 'maxQueue', { min: 1, max: 1_000_000, integer: true }) ?? 4096,
+    prefixCache: readBoolean(bag, 'prefixCache') ?? true,
     threads: threads ?? 0,
     compat: readChoice(bag, 'compat', ['hf-4.55', 'hf-4.31']) ?? 'hf-4.55',
     legacyTokenizer: readBoolean(bag, 'legacyTokenizer'),

@@ -89,6 +89,7 @@ async function build(source: Source, checked: CheckedLoad, stop: Stop): Promise<
         maxSequences: checked.maxSequences,
         kvBlocks: Math.max(1, Math.floor(maxTokens / weights.device.blockTokens)),
         maxQueue: checked.maxQueue,
+        prefixCache: checked.prefixCache,
       },
       router.receive))
     const engine: Engine = { native, router }
@@ -211,6 +212,7 @@ function finish(
     engine,
     contextSize,
     maxSequences: checked.maxSequences,
+    weightsFingerprint: info.weightsFingerprint,
     prefixToken: tokenizer?.specialTokens.bos?.id ?? tokenizer?.specialTokens.eos?.id ??
       config.bosTokenId ?? stopTokenIds[0],
     prompts: {

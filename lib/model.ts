@@ -22,7 +22,8 @@ import type { GenerateResult } from './result.js'
 import {
   logits, loglikelihood, score, type LogitsResult, type LoglikelihoodResult, type ScoreResult,
 } from './scoring.js'
-import { createSession, type Session, type SessionOptions } from './session.js'
+import { createSession, restoreSession } from './session.js'
+import type { RestoreOptions, Session, SessionOptions } from './session-types.js'
 import type { GenerateStream } from './stream.js'
 import type { Tokenizer } from './tokenizer/tokenizer.js'
 
@@ -147,6 +148,13 @@ export interface Model {
   explain(options: GenerateOptions, prompt?: Prompt): Explanation
   /** @throws PolyLMError INVALID_OPTION, INVALID_PROMPT, DISPOSED. */
   createSession(options?: SessionOptions): Session
+  /**
+   * A session from a file that `session.save` wrote with the same weights.
+   *
+   * @throws PolyLMError SESSION_FILE with `reason`: `damaged`, `other-weights` or `version`; FILE_NOT_FOUND,
+   * FILE_IO; INVALID_OPTION when the session had a template function and none is given.
+   */
+  restoreSession(path: string, options?: RestoreOptions): Promise<Session>
   /** Never throws. */
   stats(): ModelStats
   /** Ends running calls (after `drainMs`), frees all memory. Idempotent. */
@@ -260,6 +268,10 @@ class LoadedModel implements Model {
 
   createSession(options?: SessionOptions): Session {
     return createSession(this.#open(), options, () => { this.#open() })
+  }
+
+  async restoreSession(path: string, options?: RestoreOptions): Promise<Session> {
+    return await restoreSession(this.#open(), path, options, () => { this.#open() })
   }
 
   stats(): ModelStats {

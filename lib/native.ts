@@ -37,6 +37,7 @@ export interface NativeRequest {
   readonly stream?: boolean
   readonly returnOnAbort?: boolean
   readonly queueTimeoutMs?: number
+  readonly cacheSalt?: string
   readonly params?: NativeParams
   readonly scoreFrom?: number
   readonly scoreTop?: number
@@ -189,6 +190,7 @@ export interface NativeEngineOptions {
   readonly maxSequences: number
   readonly kvBlocks: number
   readonly maxQueue: number
+  readonly prefixCache: boolean
 }
 
 /** Called once per batch of events; the layout is described in events.ts. */

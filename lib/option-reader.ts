@@ -194,6 +194,20 @@ export function readFunction<T extends (...args: never[]) => unknown>(
   throw invalidOption(name, value, 'expected a function')
 }
 
+const maxSaltLength = 256
+
+/** The salt of the prefix cache. Text that UTF-8 cannot hold is refused: two such salts would become one. */
+export function readSalt(bag: OptionBag): string | undefined {
+  const value = bag['cacheSalt']
+  if (value === undefined) return undefined
+  if (typeof value !== 'string') throw invalidOption('cacheSalt', value, 'expected text')
+  if (value.length > maxSaltLength) {
+    throw invalidOption('cacheSalt', value, `has ${value.length} characters, expected at most ${maxSaltLength}`)
+  }
+  if (/\p{Cs}/u.test(value)) throw invalidOption('cacheSalt', value, 'holds half of a surrogate pair')
+  return value
+}
+
 /** An AbortSignal, also one of another realm. */
 export function readSignal(bag: OptionBag): AbortSignal | undefined {
   const value = bag['signal']

@@ -65,6 +65,12 @@ export interface LoadOptions extends EstimateOptions {
    */
   readonly maxQueue?: number | undefined
   /**
+   * Keep the KV of prompts while nothing else needs the memory: a prompt that begins like an earlier one
+   * computes the rest alone (`usage.cachedTokens` says how much it saved). The tokens are the same.
+   * @default true
+   */
+  readonly prefixCache?: boolean | undefined
+  /**
    * CPU workers, 1..1024. There is one pool per process: the first model decides.
    * @default 'auto'
    */
@@ -204,6 +210,12 @@ export interface GenerateOptions extends PromptOptions {
   readonly onAbort?: 'throw' | 'return' | undefined
   /** Longest time in the queue in milliseconds; then `QUEUE_TIMEOUT`. @default none */
   readonly queueTimeoutMs?: number | undefined
+  /**
+   * Beginnings of prompts are shared within equal salts only. A server that must not let its users find out
+   * by timing what others asked gives each a salt of its own. At most 256 characters.
+   * @default '' (shared in this model)
+   */
+  readonly cacheSalt?: string | undefined
   /** Whether special tokens are left out of `text`. @default true */
   readonly skipSpecialTokens?: boolean | undefined
 }
@@ -212,6 +224,8 @@ export interface GenerateOptions extends PromptOptions {
 export interface LogitsOptions extends PromptOptions {
   /** After which tokens of the prompt: the last one, or these indices, 1 to 64 of them. @default 'last' */
   readonly positions?: 'last' | readonly number[] | undefined
+  /** As in {@link GenerateOptions}. @default '' */
+  readonly cacheSalt?: string | undefined
   /** Cancels the call. @default none */
   readonly signal?: AbortSignal | undefined
 }
@@ -230,6 +244,8 @@ export interface LoglikelihoodOptions {
   readonly prefixToken?: number | undefined
   /** What to do with more tokens than the context holds: throw, or drop the first ones. @default 'error' */
   readonly onOverflow?: 'error' | 'truncateLeft' | undefined
+  /** As in {@link GenerateOptions}. @default '' */
+  readonly cacheSalt?: string | undefined
   /** Cancels the call. @default none */
   readonly signal?: AbortSignal | undefined
   /** Called when an item is done. What it throws ends the call. @default none */
@@ -246,6 +262,8 @@ export interface ScoreOptions extends PromptOptions {
   readonly stride?: number | undefined
   /** List every token with its log-probability and so many alternatives, 0..20. @default off */
   readonly logprobs?: number | undefined
+  /** As in {@link GenerateOptions}. @default '' */
+  readonly cacheSalt?: string | undefined
   /** Cancels the call. @default none */
   readonly signal?: AbortSignal | undefined
 }

@@ -9,7 +9,7 @@ import { readRules } from './generate-options.js'
 import { submitWhenRoom } from './generate-each.js'
 import { fromCore, type NativeRequest, type NativeResult } from './native.js'
 import {
-  invalidOption, readBag, readBoolean, readChoice, readFunction, readNumber, readProperty, readSignal, show,
+  invalidOption, readBag, readBoolean, readChoice, readFunction, readNumber, readProperty, readSalt, readSignal, show,
   type OptionBag,
 } from './option-reader.js'
 import { PolyLMError } from './errors.js'
@@ -53,11 +53,11 @@ export interface ScoreResult {
 }
 
 const promptNames = ['addSpecialTokens', 'parseSpecial', 'controlText'] as const
-const logitsNames: ReadonlySet<string> = new Set([...promptNames, 'positions', 'signal'])
+const logitsNames: ReadonlySet<string> = new Set([...promptNames, 'positions', 'cacheSalt', 'signal'])
 const scoreNames: ReadonlySet<string> = new Set([
-  ...promptNames, 'prefixToken', 'window', 'stride', 'logprobs', 'signal',
+  ...promptNames, 'prefixToken', 'window', 'stride', 'logprobs', 'cacheSalt', 'signal',
 ])
-const pairNames: ReadonlySet<string> = new Set(['prefixToken', 'onOverflow', 'signal', 'onProgress'])
+const pairNames: ReadonlySet<string> = new Set(['prefixToken', 'onOverflow', 'cacheSalt', 'signal', 'onProgress'])
 const maxPositions = 64
 const inFlight = 256
 
@@ -71,6 +71,7 @@ export async function logits(core: Core, prompt: unknown, options: unknown): Pro
     prompt: promptParts(prompt, core.prompts, readRules(bag)),
     addSpecialTokens: readBoolean(bag, 'addSpecialTokens') ?? true,
     logitsPositions: positions,
+    cacheSalt: readSalt(bag) ?? '',
   }, signal)
   return { data: native.logits, rows: native.logitsRows, columns: core.prompts.vocabSize }
 }
@@ -104,6 +105,7 @@ export async function score(core: Core, prompt: unknown, options: unknown): Prom
   const window = readNumber(bag, 'window', { min: 1, max: core.contextSize, integer: true }) ?? core.contextSize
   const stride = readNumber(bag, 'stride', { min: 1, max: window, integer: true }) ?? window
   const top = readNumber(bag, 'logprobs', { min: 0, max: 20, integer: true })
+  const cacheSalt = readSalt(bag) ?? ''
   const signal = readSignal(bag)
   signal?.throwIfAborted()
   const { ids, ranges } = await idsToScore(core, prompt, bag, top !== undefined)
@@ -115,6 +117,7 @@ export async function score(core: Core, prompt: unknown, options: unknown): Prom
   const results = await mapLimited(windows, signal, async ({ from, scoreFrom, to }, stop) => await submitWhenRoom(
     () => run(core, {
       kind: 1, prompt: [{ ids: all.slice(from, to), control: false }], scoreFrom: scoreFrom - from, scoreTop: top ?? 0,
+      cacheSalt,
     }, stop), stop))
   const shift = prefix === undefined ? 1 : 0
   const tokens = results.flatMap(({ scored, greedy }) => unpackScored(scored, greedy.length))
@@ -191,6 +194,7 @@ export async function loglikelihood(
   const bag = readBag(options, pairNames, 'loglikelihood')
   const given = readPrefix(core, bag)
   const truncateLeft = readChoice(bag, 'onOverflow', ['error', 'truncateLeft']) === 'truncateLeft'
+  const cacheSalt = readSalt(bag) ?? ''
   const signal = readSignal(bag)
   const onProgress = readFunction<(p: { done: number; total: number }) => void>(bag, 'onProgress')
   signal?.throwIfAborted()
@@ -199,7 +203,7 @@ export async function loglikelihood(
   return await mapLimited(list, signal, async (item, stop, index) => {
     const pair = await encodePair(core, item, index, given)
     const native = await submitWhenRoom(() => run(core, {
-      kind: 1, prompt: [{ ids: pair.ids, control: false }], scoreFrom: pair.scoreFrom, truncateLeft,
+      kind: 1, prompt: [{ ids: pair.ids, control: false }], scoreFrom: pair.scoreFrom, truncateLeft, cacheSalt,
     }, stop), stop)
     onProgress?.({ done: ++done, total: list.length })
     return toPairResult(native, pair)

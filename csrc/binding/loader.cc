@@ -176,6 +176,7 @@ EngineOptions read_engine_options(const Napi::Object& object) {
   options.max_sequences = read_int(object, "maxSequences");
   options.kv_blocks = read_int(object, "kvBlocks");
   options.max_queue = read_int(object, "maxQueue");
+  options.prefix_cache = read_bool(object, "prefixCache");
   return options;
 }
 

@@ -92,6 +92,9 @@ Request read_request(const Napi::Object& object) {
   request.stream = read_bool_or(object, "stream", false);
   request.return_on_abort = read_bool_or(object, "returnOnAbort", false);
   request.queue_timeout_ms = read_int_or(object, "queueTimeoutMs", -1);
+  if (!object.Get("cacheSalt").IsUndefined()) {
+    request.cache_salt = read_string(object, "cacheSalt");
+  }
   if (request.kind == RequestKind::kGenerate) {
     request.params = read_params(read_object(object, "params"));
   }

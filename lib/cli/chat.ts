@@ -12,17 +12,25 @@ import { addPromptFlags, templateOf } from './prompt.js'
 import { printStream } from './generate.js'
 import { note, paint } from './terminal.js'
 
+const commands: ReadonlyArray<readonly [string, string]> = [
+  ['/help', 'this list'],
+  ['/undo', 'forget the last message and its answer'],
+  ['/reset', 'forget the conversation'],
+  ['/save FILE', 'write the conversation to a file'],
+  ['/load FILE', 'go on with a conversation from a file'],
+  ['/quit', 'leave (so does Ctrl-D)'],
+]
+
+const commandList = `
+In the conversation:
+${commands.map(([shown, text]) => `  ${shown.padEnd(12)}${text}`).join('\n')}`
+
 const examples = `
 Examples:
   polylm chat ./polylm-chat-13b
   polylm chat ./polylm-1.7b --template none --max-tokens 100 --temperature 0.7
-  printf 'Hello\\nAnd in Thai?\\n' | polylm chat --demo`
-
-const commands: ReadonlyArray<readonly [string, string]> = [
-  ['/help', 'this list'],
-  ['/reset', 'forget the conversation'],
-  ['/quit', 'leave (so does Ctrl-D)'],
-]
+  printf 'Hello\\nAnd in Thai?\\n' | polylm chat --demo
+${commandList}`
 
 /** The `chat` command. */
 export function chatCommand(): Command {
@@ -47,7 +55,7 @@ async function chat(command: Command): Promise<void> {
 class Conversation {
   readonly #model: Model
   readonly #options: GenerateOptions
-  readonly #command: Command
+  readonly #flags: Command
   readonly #interactive = process.stdin.isTTY === true
   #session: Session
   #answer: AbortController | undefined
@@ -55,14 +63,14 @@ class Conversation {
   constructor(model: Model, options: GenerateOptions, command: Command) {
     this.#model = model
     this.#options = options
-    this.#command = command
+    this.#flags = command
     this.#session = this.#newSession()
   }
 
   #newSession(): Session {
-    const system = this.#command.getOptionValue('system') as string | undefined
+    const system = this.#flags.getOptionValue('system') as string | undefined
     return this.#model.createSession({
-      template: templateOf(this.#command) ?? 'assistant', ...(system === undefined ? {} : { system }),
+      template: templateOf(this.#flags) ?? 'assistant', ...(system === undefined ? {} : { system }),
     })
   }
 
@@ -99,18 +107,37 @@ class Conversation {
   async #handle(line: string): Promise<'go on' | 'quit'> {
     if (line === '') return 'go on'
     if (line === '/quit' || line === '/exit') return 'quit'
-    if (line === '/reset') {
-      await this.#session.dispose()
-      this.#session = this.#newSession()
-      note('the conversation is empty')
-    } else if (line === '/help') {
-      for (const [name, text] of commands) note(`${name.padEnd(8)}${text}`)
-    } else if (line.startsWith('/')) {
-      note(`unknown command ${line}; /help lists the commands`)
-    } else {
-      await this.#say(line)
-    }
+    if (line.startsWith('/')) await this.#orReport(() => this.#command(line))
+    else await this.#say(line)
     return 'go on'
+  }
+
+  async #command(line: string): Promise<void> {
+    const [name = '', file = ''] = line.split(/\s+(.*)/s)
+    if (name === '/help') {
+      for (const [shown, text] of commands) note(`${shown.padEnd(12)}${text}`)
+    } else if (name === '/undo') {
+      const turns = this.#session.history.some(({ role }) => role === 'user') ? 1 : 0
+      await this.#session.rewind({ turns })
+      note(turns === 0 ? 'the conversation is empty' : 'the last message is forgotten')
+    } else if (name === '/reset') {
+      await this.#replace(this.#newSession())
+      note('the conversation is empty')
+    } else if (name === '/save' && file !== '') {
+      await this.#session.save(file)
+      note(`saved to ${file}`)
+    } else if (name === '/load' && file !== '') {
+      await this.#replace(await this.#model.restoreSession(file))
+      note(`${this.#session.history.length} messages from ${file}`)
+    } else {
+      note(name === '/save' || name === '/load' ? `${name} needs a file: ${name} chat.plm`
+        : `unknown command ${line}; /help lists the commands`)
+    }
+  }
+
+  async #replace(session: Session): Promise<void> {
+    await this.#session.dispose()
+    this.#session = session
   }
 
   async #say(message: string): Promise<void> {
@@ -118,14 +145,20 @@ class Conversation {
     this.#answer = answer
     try {
       const options = { ...this.#options, signal: answer.signal, onAbort: 'return' } as const
-      await printStream(await this.#session.stream(message, options))
-    } catch (e) {
-      // A person can say something else; a script must not go on as if there had been an answer.
-      if (!this.#interactive || !isPolyLMError(e) || e.fatal) throw e
-      process.stderr.write(describeFailure(e, process.env['POLYLM_DEBUG'] === '1'))
+      await this.#orReport(async () => { await printStream(await this.#session.stream(message, options)) })
     } finally {
       this.#answer = undefined
     }
     if (answer.signal.aborted && !this.#interactive) throw new QuietFailure(exitCodes.interrupted)
+  }
+
+  // A person can say something else; a script must not go on as if all were well.
+  async #orReport(work: () => Promise<void>): Promise<void> {
+    try {
+      await work()
+    } catch (e) {
+      if (!this.#interactive || !isPolyLMError(e) || e.fatal) throw e
+      process.stderr.write(describeFailure(e, process.env['POLYLM_DEBUG'] === '1'))
+    }
   }
 }

@@ -1,7 +1,8 @@
 // lifetime.test.ts: every method in every state, ends at bad moments, and processes that end while a model
 // works. The processes run the built package (npm run build:js), as users do.
 import { execFile } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import path from 'node:path'
 import type { Model, Session } from '../../lib/index.js'
 import { failure, idle, loadDemo, loadTiny, sleep } from './models.js'
@@ -15,6 +16,15 @@ type State = 'ready' | 'generating' | 'draining' | 'disposed'
 type Cell = 'works' | 'DISPOSED' | 'DRAINING'
 const states: readonly State[] = ['ready', 'generating', 'draining', 'disposed']
 
+const folder = mkdtempSync(path.join(tmpdir(), 'polylm-'))
+const savedFile = path.join(folder, 'saved.plm')
+beforeAll(async () => {
+  const model = await loadDemo()
+  await model.createSession({ template: 'none' }).save(savedFile)
+  await model.dispose()
+})
+afterAll(() => { rmSync(folder, { recursive: true }) })
+
 /** What each public member does in each state. A new member must get a row here. */
 const ofModel: Readonly<Record<keyof Model, { readonly use: (m: Model) => unknown; readonly cells: Readonly<Record<State, Cell>> }>> = {
   generate: { use: m => m.generate(prompt, { maxTokens: 1 }), cells: running() },
@@ -25,6 +35,7 @@ const ofModel: Readonly<Record<keyof Model, { readonly use: (m: Model) => unknow
   score: { use: m => m.score(prompt), cells: running() },
   explain: { use: m => m.explain({}), cells: { ...always(), disposed: 'DISPOSED' } },
   createSession: { use: m => m.createSession({ template: 'none' }), cells: { ...always(), disposed: 'DISPOSED' } },
+  restoreSession: { use: m => m.restoreSession(savedFile), cells: { ...always(), disposed: 'DISPOSED' } },
   stats: { use: m => m.stats(), cells: always() },
   info: { use: m => m.info, cells: always() },
   generationConfig: { use: m => m.generationConfig, cells: always() },
@@ -39,6 +50,11 @@ const ofSession: Readonly<Record<keyof Session, {
 }>> = {
   send: { use: s => s.send(prompt, { maxTokens: 1 }), cells: running() },
   stream: { use: async s => await (await s.stream(prompt, { maxTokens: 1 })).result, cells: running() },
+  fork: { use: s => s.fork().history, cells: { ...always(), disposed: 'DISPOSED' } },
+  rewind: { use: s => s.rewind({ turns: 0 }), cells: { ...always(), disposed: 'DISPOSED' } },
+  append: { use: s => s.append(prompt), cells: { ...always(), disposed: 'DISPOSED' } },
+  logits: { use: async s => { await s.append(prompt); return await s.logits() }, cells: running() },
+  save: { use: s => s.save(path.join(folder, 'other.plm')), cells: { ...always(), disposed: 'DISPOSED' } },
   history: { use: s => s.history, cells: always() },
   tokens: { use: s => s.tokens, cells: { ...always(), disposed: 'DISPOSED' } },
   contextUsed: { use: s => s.contextUsed, cells: { ...always(), disposed: 'DISPOSED' } },

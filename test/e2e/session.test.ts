@@ -154,7 +154,9 @@ describe('a full context', () => {
 describe('refusals', () => {
   test.each([
     [{ template: 'chatml' }, 'INVALID_OPTION'], [{ system: 'x' }, 'INVALID_OPTION'], [{ system: 5, template: () => [] }, 'INVALID_OPTION'],
-    [{ cacheSalt: 'x' }, 'INVALID_OPTION'], [{ templte: 'none' }, 'INVALID_OPTION'], [{ onOverflow: 'truncateLeft' }, 'INVALID_OPTION'],
+    [{ cacheSalt: 5 }, 'INVALID_OPTION'],
+    [{ cacheSalt: '\ud800' }, 'INVALID_OPTION'], [{ cacheSalt: 'x'.repeat(257) }, 'INVALID_OPTION'],
+    [{ templte: 'none' }, 'INVALID_OPTION'], [{ onOverflow: 'truncateLeft' }, 'INVALID_OPTION'],
     [{ history: [{ role: 'user', content: 'x' }] }, 'INVALID_PROMPT'], [{ history: 'x' }, 'INVALID_PROMPT'], [5, 'INVALID_OPTION'],
   ])('createSession(%p): %s', (given, code) => {
     expect(() => model.createSession(given as object)).toThrow(expect.objectContaining({ code }))

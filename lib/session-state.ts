@@ -1,0 +1,104 @@
+// session-state.ts: what a conversation consists of, as immutable values: every change makes a new list that
+// shares its entries, so a fork is a reference. Not here: turns and their order (session.ts), files (session-file.ts).
+// Trap: with template 'none' messages that were given together are one text; `joined` keeps them together.
+import type { Message } from './chat.js'
+import type { NativePart } from './native.js'
+
+/** A message, and with template 'none' what it adds to the text. */
+export interface Entry {
+  readonly message: Message
+  readonly parts: readonly NativePart[]
+  /** Its text goes on in the last text of the entry before and is encoded with it. */
+  readonly joined: boolean
+}
+
+/** The entries so far. */
+export type State = readonly Entry[]
+
+/** A message of a template. */
+export const entryOf = (role: Message['role'], content: string, parts: readonly NativePart[] = []): Entry =>
+  ({ message: { role, content }, parts, joined: false })
+
+/** Messages that were given together, for template 'none'. */
+export function joinedEntries(messages: readonly Message[]): Entry[] {
+  return messages.map((message, i) => (
+    { message, parts: [{ text: message.content, parseSpecial: false }], joined: i > 0 }
+  ))
+}
+
+/** The messages alone. */
+export const messagesOf = (state: State): Message[] => state.map(({ message }) => message)
+
+/** The text so far (template 'none'), in the parts that are encoded on their own. */
+export function partsOf(state: State): NativePart[] {
+  const parts: NativePart[] = []
+  for (const { parts: more, joined } of state) {
+    const last = parts.at(-1)
+    const [first] = more
+    if (joined && last !== undefined && 'text' in last && first !== undefined && 'text' in first) {
+      parts[parts.length - 1] = { text: last.text + first.text, parseSpecial: false }
+    } else {
+      parts.push(...more)
+    }
+  }
+  return parts
+}
+
+/** How many turns there are; one begins with each message of the user's. */
+export const turnsOf = (state: State): number => state.filter(isUser).length
+
+/** Without the last `turns` turns, of which there are as many. */
+export function withoutTurns(state: State, turns: number): State {
+  let end = state.length
+  for (let left = turns; left > 0 && end > 0;) if (isUser(state[--end])) left--
+  return turns === 0 ? state : state.slice(0, end)
+}
+
+/** Without the oldest round. */
+export function withoutOldest(state: State): State {
+  const second = state.findIndex((entry, i) => i > 0 && isUser(entry))
+  return second < 0 ? [] : state.slice(second)
+}
+
+const isUser = (entry: Entry | undefined): boolean => entry?.message.role === 'user'
+
+/** What cutting tokens needs of the model. */
+export interface Coder {
+  /** Ids of parts, without special tokens around them. */
+  encode(parts: readonly NativePart[]): Int32Array
+  /** Text of ids, or '' without a tokenizer. */
+  decode(ids: Int32Array): string
+}
+
+/**
+ * Without the last `count` tokens (template 'none'); undefined when there are fewer. The entry that is cut
+ * keeps ids instead of text; messages that were joined become one.
+ */
+export function withoutTokens(state: State, count: number, coder: Coder): State | undefined {
+  if (count === 0) return state
+  let end = state.length
+  let left = count
+  while (end > 0) {
+    let from = end - 1
+    while (state[from]?.joined === true) from--
+    const before = coder.encode(partsOf(state.slice(0, from)))
+    const whole = coder.encode(partsOf(state.slice(0, end)))
+    const own = whole.length - before.length
+    if (own > left) return [...state.slice(0, from), cutEntry(state[from], before, whole, whole.length - left, coder)]
+    left -= own
+    end = from
+    if (left === 0) return state.slice(0, end)
+  }
+  return undefined
+}
+
+function cutEntry(
+  entry: Entry | undefined, before: Int32Array, whole: Int32Array, length: number, coder: Coder,
+): Entry {
+  const content = coder.decode(whole.slice(0, length)).slice(coder.decode(before).length)
+  const ids = { ids: whole.slice(before.length, length), control: false }
+  // A text is what asks for the special tokens around the whole, so an empty one stays in its place.
+  const startsWithText = before.length === 0 && entry?.parts[0] !== undefined && 'text' in entry.parts[0]
+  const parts: NativePart[] = startsWithText ? [{ text: '', parseSpecial: false }, ids] : [ids]
+  return entryOf(entry?.message.role ?? 'user', content, parts)
+}
