@@ -3,7 +3,7 @@
 // these two places stay where they are in all versions. Not here: what the entries mean (session-state.ts).
 // Trap: whatever is written must be readable again, so the limits of reading hold for writing too.
 import { createHash, randomBytes } from 'node:crypto'
-import { open, readdir, rename, stat, unlink } from 'node:fs/promises'
+import { lstat, open, readdir, rename, unlink } from 'node:fs/promises'
 import path from 'node:path'
 import type { Message } from './chat.js'
 import { withFile } from './checkpoint/file.js'
@@ -86,7 +86,8 @@ function tooLong(what: string): PolyLMError {
  * Puts bytes at a path whole or not at all: written beside it, flushed, and renamed over what is there (a
  * symbolic link is replaced, not followed). The file is readable by its owner alone.
  *
- * @throws PolyLMError FILE_IO; the path then holds what it held before.
+ * @throws PolyLMError FILE_IO; the path then holds what it held before, or the new bytes when only the last
+ * step failed, the flush of the folder.
  */
 export async function writeWhole(file: string, bytes: Uint8Array): Promise<void> {
   const folder = path.dirname(file)
@@ -113,12 +114,14 @@ async function writeNew(file: string, bytes: Uint8Array): Promise<void> {
   }
 }
 
-// The new name is on the disk only when its folder is. Windows has no such call.
+// The new name is on the disk only when its folder is. Windows and some network file systems have no such call.
 async function flushFolder(folder: string): Promise<void> {
   if (process.platform === 'win32') return
   const handle = await open(folder, 'r')
   try {
     await handle.sync()
+  } catch (e) {
+    if (!['EINVAL', 'ENOTSUP', 'ENOSYS'].includes((e as NodeJS.ErrnoException).code ?? '')) throw e
   } finally {
     await handle.close()
   }
@@ -131,7 +134,7 @@ async function removeLeftovers(folder: string): Promise<void> {
   const names = (await readdir(folder)).filter(name => /^\.polylm-[0-9a-f]{16}\.tmp$/.test(name))
   await Promise.all(names.map(async name => {
     const file = path.join(folder, name)
-    const { mtimeMs } = await stat(file)
+    const { mtimeMs } = await lstat(file)
     if (Date.now() - mtimeMs > leftoverAgeMs) await unlink(file)
   }).map(done => done.catch(() => { /* somebody else was faster, or it is not ours to remove */ })))
 }
