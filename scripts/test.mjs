@@ -66,10 +66,10 @@ function flatFixtures() {
   return folder
 }
 
-/** The native test program of the release build, wherever the generator put it. */
-function nativeTests() {
-  const name = process.platform === 'win32' ? 'polylm_tests.exe' : 'polylm_tests'
-  const dir = path.join(root, 'build-cmake', `${process.platform}-${process.arch}-Release`)
+/** A native test program of the release build, wherever the generator put it. */
+function nativeTests(program = 'polylm_tests', folder = '.') {
+  const name = process.platform === 'win32' ? `${program}.exe` : program
+  const dir = path.join(root, 'build-cmake', `${process.platform}-${process.arch}-Release`, folder)
   return [dir, path.join(dir, 'Release')].map(d => path.join(d, name)).find(f => existsSync(f))
 }
 
@@ -94,6 +94,10 @@ if (built && only !== 'js') {
   const program = nativeTests()
   if (program === undefined) fail('native tests (program not found)')
   else count('native', 'native tests', await run('native tests', program, args.slice(0, 1), { POLYLM_FLAT: flatFixtures() }))
+  const emulated = nativeTests('polylm_cuda_emulated', 'test/cuda_emulator')
+  if (emulated !== undefined && (args.length === 0 || args[0].includes('cuda'))) {
+    count('native', 'CUDA on an emulator', await run('CUDA on an emulator', emulated, args.slice(0, 1)))
+  }
 }
 if (only !== 'native') {
   await step('typecheck', [bin('typescript/bin/tsc'), '--noEmit'])

@@ -292,7 +292,26 @@ void both_bf16() {
   all_cases("gpt2-mid", "cpu", Precision::kBf16);
 }
 
+#ifdef POLYLM_CUDA
+// On the first card; a machine without one is a skip.
+void on_card(const char* name, Precision precision) {
+  try {
+    make_ops({.device = "cuda"});
+  } catch (const Error& e) {
+    skip(e.message());
+  }
+  all_cases(name, "cuda", precision);
+}
+#endif
+
 }  // namespace
+
+#ifdef POLYLM_CUDA
+TEST(fixtures_cuda_fp32_tiny) { on_card("gpt2-tiny", Precision::kFp32); }
+TEST(fixtures_cuda_fp32_mid) { on_card("gpt2-mid", Precision::kFp32); }
+TEST(fixtures_cuda_bf16_tiny) { on_card("gpt2-tiny", Precision::kBf16); }
+TEST(fixtures_cuda_bf16_mid) { on_card("gpt2-mid", Precision::kBf16); }
+#endif
 
 TEST(fixtures_ref_fp32_tiny) { all_cases("gpt2-tiny", "ref", Precision::kFp32); }
 TEST(fixtures_ref_fp32_mid) { all_cases("gpt2-mid", "ref", Precision::kFp32); }
