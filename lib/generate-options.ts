@@ -16,12 +16,9 @@ const publicRows = optionTable.filter(row => !derivedRows.has(row.name))
 /** Every option of `generate`. */
 export const generateNames: ReadonlySet<string> = new Set<keyof GenerateOptions>([
   ...publicRows.map(row => row.name as keyof GenerateOptions),
-  'bias', 'allow', 'earlyStopping', 'beamScoring', 'padTo', 'stop', 'stopTokenIds', 'logprobsOf',
+  'bias', 'allow', 'earlyStopping', 'beamScoring', 'padTo', 'stop', 'stopTokenIds', 'logprobsOf', 'speculate',
   'onOverflow', 'signal', 'onAbort', 'queueTimeoutMs', 'cacheSalt', 'addSpecialTokens', 'parseSpecial', 'controlText',
 ])
-
-/** Options that are promised and not there yet: refused, never ignored. */
-export const laterNames: ReadonlySet<string> = new Set(['speculate'])
 
 /** What checking options needs to know of the model. */
 export interface OptionContext {
@@ -58,7 +55,7 @@ export interface CheckedGenerate {
 export function checkGenerate(
   source: unknown, context: OptionContext, what = 'generate',
 ): CheckedGenerate {
-  const bag = readBag(source, generateNames, what, laterNames)
+  const bag = readBag(source, generateNames, what)
   const onOverflow = readChoice(bag, 'onOverflow', ['error', 'truncateLeft'])
   const truncateLeft = onOverflow === 'truncateLeft'
   if (truncateLeft && bag['maxTokens'] === undefined) {
@@ -109,6 +106,7 @@ function readParams(bag: OptionBag, context: OptionContext, stop: readonly strin
     ...scalars,
     ...(bag['seed'] === undefined ? { seed: randomSeed() } : {}),
     logprobsProcessed: readChoice(bag, 'logprobsOf', ['model', 'processed']) === 'processed',
+    speculateLookup: readSpeculate(bag),
     padToLength: padTo.length,
     padToToken: padTo.tokenId,
     earlyStopping: readEarlyStopping(bag),
@@ -132,6 +130,13 @@ function readEarlyStopping(bag: OptionBag): number {
   if (value === true) return 1
   if (value === 'never') return 2
   throw invalidOption('earlyStopping', value, "expected true, false or 'never'")
+}
+
+function readSpeculate(bag: OptionBag): boolean {
+  const value = bag['speculate']
+  if (value === undefined || value === false) return false
+  if (value === 'lookup') return true
+  throw invalidOption('speculate', value, "expected 'lookup' or false")
 }
 
 const maxStops = 8

@@ -43,12 +43,9 @@ export function show(value: unknown): string {
 /** A copy of an options object: own properties, read once, `undefined` left out, no prototype. */
 export type OptionBag = Readonly<Record<string, unknown>>
 
-/**
- * Copies and checks the names. `what` names the function for messages; `known` are all legal names,
- * `later` those that are planned and refused with that reason.
- */
+/** Copies and checks the names. `what` names the function for messages; `known` are all legal names. */
 export function readBag(
-  source: unknown, known: ReadonlySet<string>, what: string, later: ReadonlySet<string> = none,
+  source: unknown, known: ReadonlySet<string>, what: string,
 ): OptionBag {
   const bag: Record<string, unknown> = Object.create(null) as Record<string, unknown>
   if (source === undefined) return bag
@@ -58,14 +55,11 @@ export function readBag(
   for (const name of ownNames(source, what)) {
     const value = readProperty(source, name)
     if (value === undefined) continue
-    if (later.has(name)) throw invalidOption(name, value, 'not implemented yet')
     if (!known.has(name)) throw unknownOption(name, value, known, what)
     bag[name] = value
   }
   return bag
 }
-
-const none: ReadonlySet<string> = new Set()
 
 function ownNames(source: object, what: string): string[] {
   try {

@@ -46,10 +46,11 @@ export const optionTable: readonly OptionRow[] = [
   int('seed', 0, Number.MAX_SAFE_INTEGER, 0),
   int('padToLength', 0, maxTokens, 0),
   int('padToToken', 0, maxTokens - 1, 0),
+  bool('speculateLookup', 0),
   bool('skipSpecialTokens', 1),
 ]
 
-/** Rows that users give under other names: logprobsOf and padTo. */
+/** Rows that users give under other names: logprobsOf, padTo and speculate. */
 export const derivedRows: ReadonlySet<string> = new Set([
-  'logprobsProcessed', 'padToLength', 'padToToken',
+  'logprobsProcessed', 'padToLength', 'padToToken', 'speculateLookup',
 ])

@@ -218,6 +218,13 @@ export interface GenerateOptions extends PromptOptions {
   readonly cacheSalt?: string | undefined
   /** Whether special tokens are left out of `text`. @default true */
   readonly skipSpecialTokens?: boolean | undefined
+  /**
+   * `lookup` guesses the next tokens from what followed the last ones earlier in the prompt and the
+   * answer, and computes the guesses in the same step: the same tokens, in fewer steps where text is
+   * copied. Throws with `numBeams` or `n` above 1.
+   * @default false
+   */
+  readonly speculate?: 'lookup' | false | undefined
 }
 
 /** Options of `logits`. */

@@ -45,6 +45,7 @@ CudaOps::CudaOps(const CudaOptions& options, const CudaDevice& device)
   info_.isa = device.isa;
   info_.precision = options.precision;
   info_.block_tokens = kCudaBlockTokens;
+  info_.roles_matter = true;
   card_.processors = std::max<int64_t>(1, device.processors);
   use_device();
   check_cuda(cudaStreamCreateWithFlags(&card_.stream, cudaStreamNonBlocking), "creating a stream");

@@ -79,6 +79,10 @@ void check_beams(const SamplingParams& params, int64_t max_sequences) {
   if (beams && params.n > params.num_beams) {
     refuse("n", "found " + text(params.n), "at most numBeams (" + text(params.num_beams) + ")");
   }
+  if (params.speculate_lookup && (beams || params.n > 1)) {
+    refuse("speculate", "found lookup with " + std::string(beams ? "numBeams " : "n ") +
+               text(beams ? params.num_beams : params.n), "false, or one output without beams");
+  }
   if (!beams && params.n > 1 && params.temperature == 0.0) {
     refuse("n", "found " + text(params.n) + " with temperature 0, where all outputs are equal",
            "1, or a temperature above 0, or numBeams");

@@ -65,6 +65,13 @@ class Decoder {
   // finished one agree. Once width() is 0, or after finish, one more drain gives all that is left:
   // the deltas of an output joined are exactly its text and its tokens.
   virtual void drain(std::vector<OutputDelta>* out) = 0;
+  // Speculation: guesses at most `most` tokens that come next. Where there are any, exactly one
+  // hypothesis runs; until the next advance needs(h) means the row after h of them, and advance
+  // takes 1 + so many rows: it follows the guesses while it would have chosen the same, and `next`
+  // says what comes behind the accepted() ones. Asked again before, it forgets the guesses.
+  virtual void draft(int64_t /*most*/, std::vector<int32_t>* out) { out->clear(); }
+  // Guesses that the last advance found right.
+  virtual int64_t accepted() const { return 0; }
   // The outputs, best first, at most n. Called once: when width() is 0, or to stop early with
   // reason kAbort (then the best running ones are returned as they are).
   virtual std::vector<OutputResult> finish(bool aborted) = 0;

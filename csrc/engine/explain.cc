@@ -54,6 +54,8 @@ void list_inert(const SamplingParams& p, std::vector<std::string>* out) {
   add_if(p.min_tokens > 0 && p.stop_token_ids.empty(), "minTokens", out);
   add_if(p.include_stop && p.stop.empty(), "includeStop", out);
   add_if(p.logprobs < 0 && p.logprobs_processed, "logprobsOf", out);
+  // The first token comes with the prompt, and the last one leaves nothing to guess.
+  add_if(p.speculate_lookup && p.max_tokens <= 2, "speculate", out);
   const bool pads_count = p.repetition_penalty != 1.0 || p.no_repeat_ngram_size > 0 ||
                           !p.bias.empty() || (beams && p.beam_scoring == BeamScoring::kHf431);
   add_if(p.pad_to_length > 0 && !pads_count, "padTo", out);

@@ -23,8 +23,10 @@ uint64_t combine(uint64_t hash, uint64_t word) {
 
 }  // namespace
 
-PrefixCache::PrefixCache(BlockPool* pool, int64_t block_tokens, uint64_t hash_mask)
+PrefixCache::PrefixCache(BlockPool* pool, int64_t block_tokens, uint64_t hash_mask,
+                         bool roles_matter)
     : pool_(pool), block_tokens_(block_tokens), hash_mask_(hash_mask) {
+  if (!roles_matter) no_roles_.assign(static_cast<size_t>(block_tokens), Role::kPrompt);
   size_t buckets = 16;
   while (buckets < static_cast<size_t>(pool->size())) buckets *= 2;
   buckets_.assign(buckets, -1);
@@ -40,7 +42,8 @@ PrefixCache::Key PrefixCache::key_of(const std::string& salt, const Sequence& se
   key.parent = index == 0 ? -1 : sequence.blocks()[static_cast<size_t>(index - 1)];
   key.salt = &salt;
   key.tokens = sequence.tokens().data() + index * block_tokens_;
-  key.roles = sequence.roles().data() + index * block_tokens_;
+  key.roles = no_roles_.empty() ? sequence.roles().data() + index * block_tokens_
+                                : no_roles_.data();
   uint64_t hash = 0;
   if (index == 0) {
     for (const char c : salt) hash = combine(hash, static_cast<unsigned char>(c));

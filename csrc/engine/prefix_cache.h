@@ -1,7 +1,7 @@
-// prefix_cache.h: full blocks of prompts that are kept after their request, so that a prompt with
-// the same beginning starts behind it. A block is found by what came before it, its salt, its
-// tokens and their roles; the hash only leads there, the tokens decide. Not here: what is in a
-// block, and blocks of generated tokens (nobody replays them yet).
+// prefix_cache.h: full blocks of prompts and answers that are kept after their request, so that a
+// prompt with the same beginning starts behind it. A block is found by what came before it, its
+// salt, its tokens and, on devices where they matter, their roles: there nobody finds an answer's
+// blocks in a prompt. The hash only leads there, the tokens decide. Not here: what is in a block.
 // A kept block has one holder, the cache, beside the sequences that use it. The pool asks for
 // blocks back when it has none left: the least recently used that nobody else holds and nothing
 // follows. Trap: a sequence that holds a kept block must hold all blocks before it too; else the
@@ -20,14 +20,15 @@ namespace polylm {
 class PrefixCache final : public BlockReclaimer {
  public:
   // Tests make hashes equal with a mask of few bits.
-  PrefixCache(BlockPool* pool, int64_t block_tokens, uint64_t hash_mask = ~uint64_t{0});
+  PrefixCache(BlockPool* pool, int64_t block_tokens, uint64_t hash_mask = ~uint64_t{0},
+              bool roles_matter = true);
 
   // Gives an empty sequence the longest kept beginning of its tokens, at most `most` of them.
   // Returns the number of blocks.
   int64_t adopt(const std::string& salt, int64_t most, Sequence* sequence);
-  // Keeps the computed full blocks of a prompt that are not kept yet, from block `from` on. Where
-  // the same block is kept already, the sequence takes that one and gives up its own. Returns how
-  // many blocks of the sequence are kept now.
+  // Keeps the computed full blocks that are not kept yet, from block `from` on. Where the same
+  // block is kept already, the sequence takes that one and gives up its own. Returns how many
+  // blocks of the sequence are kept now.
   int64_t keep(const std::string& salt, int64_t from, Sequence* sequence);
   bool reclaim() override;
 
@@ -48,7 +49,7 @@ class PrefixCache final : public BlockReclaimer {
     int32_t parent;
     const std::string* salt;
     const int32_t* tokens;  // [B]
-    const Role* roles;      // [B]
+    const Role* roles;      // [B], all kPrompt where roles do not matter
     uint64_t hash;
   };
 
@@ -65,6 +66,7 @@ class PrefixCache final : public BlockReclaimer {
   BlockPool* pool_;
   int64_t block_tokens_;
   uint64_t hash_mask_;
+  std::vector<Role> no_roles_;    // [B] where roles do not matter
   std::vector<Node> nodes_;       // [blocks]
   std::vector<int32_t> buckets_;  // a power of two
   std::vector<int32_t> tokens_;   // [blocks, B]

@@ -58,6 +58,10 @@ void Run::keep_prefix(PrefixCache* cache) {
   kept_blocks_ = cache->keep(work_.request.cache_salt, kept_blocks_, &(*set_)[0]);
 }
 
+void Run::keep_answer(PrefixCache* cache) {
+  if (decoding() && work_.demand.rows == 1) keep_prefix(cache);
+}
+
 void Run::start(BlockPool* pool, PrefixCache* cache, int64_t block_tokens, int64_t vocab,
                 const std::shared_ptr<const Tokenizer>& tokenizer, Clock::time_point now) {
   admitted_ = now;

@@ -30,6 +30,8 @@ class Run {
              const std::shared_ptr<const Tokenizer>& tokenizer, Clock::time_point now);
   // Some of the prompt was computed; its full blocks can serve others.
   void keep_prefix(PrefixCache* cache);
+  // The request ends; the full blocks of its answer too. With several hypotheses: nothing.
+  void keep_answer(PrefixCache* cache);
 
   // A step's results ---------------------------------------------------------------------------
   // Row `row` of the prompt gave `result`; scores the token after it.
@@ -84,7 +86,7 @@ class Run {
   std::optional<Clock::time_point> admitted_, prompt_done_, first_token_;
   std::unique_ptr<Decoder> decoder_;  // kGenerate
   std::optional<SequenceSet> set_;
-  int64_t kept_blocks_ = 0;  // of the prompt, that the prefix cache knows
+  int64_t kept_blocks_ = 0;  // that the prefix cache knows
   std::vector<Sent> sent_;  // [n]
   std::vector<OutputDelta> deltas_;
 };

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/events.h"
+#include "engine/prompt_lookup.h"
 #include "platform/error.h"
 
 namespace polylm {
@@ -41,13 +42,16 @@ Runner::Runner(Model* model, std::shared_ptr<const Tokenizer> tokenizer,
       limits_(plan_limits(options)),
       pool_(options.kv_blocks),
       batch_(step_limits(options, vocab_), options.max_sequences) {
-  if (options.prefix_cache) cache_.emplace(&pool_, block_tokens_);
+  if (options.prefix_cache) {
+    cache_.emplace(&pool_, block_tokens_, ~uint64_t{0}, model->ops().info().roles_matter);
+  }
   const auto most = static_cast<size_t>(options.max_sequences);
   views_.reserve(most);
   entries_.reserve(most);
   plan_.decode.reserve(most);
   plan_.prefill.reserve(most);
   next_.reserve(most);
+  drafts_.reserve(static_cast<size_t>(kMostDraft));
   demands_.reserve(most);
   running_.reserve(most);
 }
@@ -171,6 +175,7 @@ void Runner::end_failed(Run* run, const Error& error) {
 
 void Runner::end_cancelled(Run* run, Clock::time_point now) {
   ++counters_.aborted;
+  if (cache_) run->keep_answer(&*cache_);
   if (run->request().return_on_abort && run->is_generate()) {
     finish(run, true, now);
     return;
@@ -234,23 +239,31 @@ bool Runner::step(const std::atomic<bool>& stop) {
 
 void Runner::fill_batch() {
   views_.clear();
-  for (const auto& run : running_) views_.push_back(run->view());
+  for (const auto& run : running_) {
+    views_.push_back(run->view());
+    if (!run->decoding()) continue;
+    run->decoder().draft(kMostDraft, &drafts_);
+    views_.back().draft_rows = static_cast<int64_t>(drafts_.size());
+  }
   plan(views_, limits_, &plan_);
   batch_.clear();
   entries_.clear();
   for (const PlanItem& item : plan_.decode) {
-    add_decode(running_[static_cast<size_t>(item.run)].get());
+    add_decode(running_[static_cast<size_t>(item.run)].get(), item.rows);
   }
   for (const PlanItem& item : plan_.prefill) {
     add_chunk(running_[static_cast<size_t>(item.run)].get(), item.rows);
   }
 }
 
-void Runner::add_decode(Run* run) {
+// rows: its hypotheses, and as much of the draft as the plan found room for.
+void Runner::add_decode(Run* run, int64_t rows) {
   SequenceSet& set = run->set();
   try {
     POLYLM_CHECK_EQ(run->decoder().width(), set.size());
-    batch_.ask(run->decoder(), set.size());
+    run->decoder().draft(rows - set.size(), &drafts_);
+    POLYLM_CHECK_EQ(static_cast<int64_t>(drafts_.size()), rows - set.size());
+    batch_.ask(run->decoder(), rows);
   } catch (...) {
     end_failed(run, caught_error());
     return;
@@ -259,11 +272,13 @@ void Runner::add_decode(Run* run) {
   entry.run = run;
   entry.decode = true;
   entry.first_select = batch_.select_count();
-  entry.select_count = set.size();
+  entry.select_count = rows;
+  entry.drafts = rows - set.size();
   entry.first_asked = batch_.asked_first();
+  for (const int32_t token : drafts_) set[0].push(token, Role::kGenerated);
   for (int64_t h = 0; h < set.size(); ++h) {
     batch_.add_rows(set[h], set[h].size(), Role::kGenerated);
-    batch_.add_select(h);
+    for (int64_t d = 0; d <= entry.drafts; ++d) batch_.add_select(h + d, entry.drafts - d);
   }
   entries_.push_back(entry);
 }
@@ -360,7 +375,7 @@ void Runner::take_chunk(const Entry& entry, const SelectResult* rows, Clock::tim
 void Runner::advance(const Entry& entry, const SelectResult* rows, Clock::time_point now) {
   Run* const run = entry.run;
   Decoder& decoder = run->decoder();
-  for (int64_t i = 0; i < entry.select_count; ++i) {
+  for (int64_t i = 0; i < entry.select_count - entry.drafts; ++i) {
     if (!rows[i].finite) {
       fail(Code::kNumeric, "the model's output is not finite: the weights or the activations "
                            "overflow");
@@ -371,6 +386,11 @@ void Runner::advance(const Entry& entry, const SelectResult* rows, Clock::time_p
   POLYLM_CHECK_EQ(static_cast<int64_t>(next_.size()), decoder.width());
   POLYLM_CHECK_LE(decoder.width(), run->work().demand.rows);
   for (const Transition& t : next_) POLYLM_CHECK(t.token >= 0 && t.token < vocab_);
+  if (entry.drafts > 0) {
+    Sequence& sequence = run->set()[0];
+    sequence.truncate(sequence.size() - entry.drafts + decoder.accepted());
+  }
+  if (decoder.width() == 0 && cache_) run->keep_answer(&*cache_);  // before the set lets go
   run->set().advance(next_);
   run->advanced(now);
   if (decoder.width() == 0) {

@@ -56,6 +56,7 @@ class Runner {
     int64_t shift = 0;  // prompt chunk: row of the step minus position
     int64_t first_select = 0;
     int64_t select_count = 0;
+    int64_t drafts = 0;  // of the selects, the last ones
     int64_t first_asked = 0;
   };
 
@@ -67,7 +68,7 @@ class Runner {
   void sweep();
 
   void fill_batch();
-  void add_decode(Run* run);
+  void add_decode(Run* run, int64_t rows);
   void add_chunk(Run* run, int64_t rows);
   void take_results(const std::vector<SelectResult>& results);
   void take_chunk(const Entry& entry, const SelectResult* rows, Clock::time_point now);
@@ -86,6 +87,7 @@ class Runner {
   std::vector<RunView> views_;
   std::vector<Entry> entries_;
   std::vector<Transition> next_;
+  std::vector<int32_t> drafts_;
   std::vector<Demand> demands_;
 
   std::map<Order, std::unique_ptr<Run>> waiting_;

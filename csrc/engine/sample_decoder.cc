@@ -9,6 +9,7 @@
 #include "engine/logprobs.h"
 #include "engine/output_text.h"
 #include "engine/processors.h"
+#include "engine/prompt_lookup.h"
 #include "engine/warpers.h"
 #include "platform/error.h"
 #include "platform/philox.h"
@@ -32,13 +33,14 @@ class SampleDecoder final : public Decoder {
         processors_(params_, context_.prefix_width(), context_.max_tokens, context_.vocab),
         warpers_(params_, 1),
         logprobs_(params_),
-        plans_(static_cast<size_t>(params_.n)) {
+        plans_(static_cast<size_t>(params_.speculate_lookup ? 1 + kMostDraft : params_.n)) {
     const OutputText start(params_, context_.prompt, context_.tokenizer);
     for (int64_t k = 0; k < params_.n; ++k) {
       Output& output = outputs_.emplace_back(OutputTrack(start, context_.max_tokens));
       output.row.reserve(context_.prefix.size() + static_cast<size_t>(context_.max_tokens));
       output.row = context_.prefix;
     }
+    draft_.reserve(static_cast<size_t>(kMostDraft));
     running_.reserve(outputs_.size());
     still_running_.reserve(outputs_.size());
   }
@@ -51,15 +53,20 @@ class SampleDecoder final : public Decoder {
   void advance(const SelectResult* rows, const std::vector<int32_t>* listed, FullRows& full,
                std::vector<Transition>* next) override;
   void drain(std::vector<OutputDelta>* out) override;
+  void draft(int64_t most, std::vector<int32_t>* out) override;
+  int64_t accepted() const override { return accepted_; }
   std::vector<OutputResult> finish(bool aborted) override;
 
  private:
-  void prepare(const SelectResult& row, int64_t h, FullRows& full);
+  bool prepare(const SelectResult& row, int64_t h, FullRows& full);
+  [[noreturn]] void fail_row(const SelectResult& row, int64_t h);
+  void follow_draft(const SelectResult* rows, FullRows& full, std::vector<Transition>* next);
   void take(int64_t k, int64_t h, FullRows& full, std::vector<Transition>* next);
   int64_t step(const Output& output) const {
     return static_cast<int64_t>(output.row.size()) - context_.prefix_width();
   }
   Output& output_of(int64_t h) {
+    if (!draft_.empty()) h = 0;  // rows of one output
     return outputs_[started_ ? static_cast<size_t>(running_[static_cast<size_t>(h)]) : 0];
   }
 
@@ -69,16 +76,23 @@ class SampleDecoder final : public Decoder {
   Warpers warpers_;
   RowLogprobs logprobs_;
   ScoreRow scores_;
-  std::vector<RowPlan> plans_;  // of the running hypotheses, from needs to advance
+  std::vector<RowPlan> plans_;  // of the rows of a step, from needs to advance
   std::vector<Output> outputs_;
   std::vector<int32_t> running_;  // indices of outputs
   std::vector<int32_t> still_running_;
+  std::vector<int32_t> draft_;  // from draft to advance
+  DraftLength draft_length_;
+  int64_t accepted_ = 0;
   bool started_ = false;
 };
 
 SelectNeeds SampleDecoder::needs(int64_t h, std::vector<int32_t>* listed) {
   RowPlan& plan = plans_[static_cast<size_t>(h)];
-  processors_.plan(output_of(h).row, &plan);
+  std::vector<int32_t>& row = output_of(h).row;
+  const size_t size = row.size();
+  if (!draft_.empty()) row.insert(row.end(), draft_.begin(), draft_.begin() + h);
+  processors_.plan(row, &plan);
+  row.resize(size);
   for (const Edit& edit : plan.edits) listed->push_back(edit.id);
   const bool rest_matters = plan.rest == RestTokens::kKeep && context_.sampling();
   SelectNeeds needs;
@@ -89,9 +103,10 @@ SelectNeeds SampleDecoder::needs(int64_t h, std::vector<int32_t>* listed) {
   return needs;
 }
 
-void SampleDecoder::prepare(const SelectResult& row, int64_t h, FullRows& full) {
+// False when no token can be chosen from the row.
+bool SampleDecoder::prepare(const SelectResult& row, int64_t h, FullRows& full) {
   const RowPlan& plan = plans_[static_cast<size_t>(h)];
-  if (!row.finite) fail_not_finite(step(output_of(h)));
+  if (!row.finite) return false;
   bool complete = plan.rest != RestTokens::kMask;
   if (complete) {
     scores_.build(row, plan, processors_, 0.0);
@@ -101,10 +116,14 @@ void SampleDecoder::prepare(const SelectResult& row, int64_t h, FullRows& full) 
     scores_.build_full(full.row(h), context_.vocab, plan, processors_, 0.0);
     if (context_.sampling()) POLYLM_CHECK(warpers_.run(&scores_));
   }
-  if (scores_.entries().empty()) {
-    fail_no_token(processors_.restricting_option(), step(output_of(h)));
-  }
+  if (scores_.entries().empty()) return false;
   logprobs_.start(row, plan, raw_log_sum(row, static_cast<int64_t>(plan.edits.size())), &scores_);
+  return true;
+}
+
+void SampleDecoder::fail_row(const SelectResult& row, int64_t h) {
+  if (!row.finite) fail_not_finite(step(output_of(h)));
+  fail_no_token(processors_.restricting_option(), step(output_of(h)));
 }
 
 void SampleDecoder::take(int64_t k, int64_t h, FullRows& full, std::vector<Transition>* next) {
@@ -138,9 +157,11 @@ void SampleDecoder::advance(const SelectResult* rows, const std::vector<int32_t>
                             std::vector<Transition>* next) {
   next->clear();
   still_running_.clear();
+  accepted_ = 0;
+  if (!draft_.empty()) return follow_draft(rows, full, next);
   const int64_t count = width();
   for (int64_t h = 0; h < count; ++h) {
-    prepare(rows[h], h, full);
+    if (!prepare(rows[h], h, full)) fail_row(rows[h], h);
     if (started_) {
       take(running_[static_cast<size_t>(h)], h, full, next);
     } else {
@@ -149,6 +170,39 @@ void SampleDecoder::advance(const SelectResult* rows, const std::vector<int32_t>
   }
   running_.swap(still_running_);
   started_ = true;
+}
+
+void SampleDecoder::draft(int64_t most, std::vector<int32_t>* out) {
+  draft_.clear();
+  if (params_.speculate_lookup && started_ && !running_.empty()) {
+    const Output& output = outputs_.front();
+    const auto pads = static_cast<int64_t>(context_.prefix.size() - context_.prompt.size());
+    const int64_t left = context_.max_tokens - 1 - step(output);  // behind the token that is sure
+    look_up(output.row, pads, std::min({most, left, draft_length_.tokens()}), &draft_);
+  }
+  out->assign(draft_.begin(), draft_.end());
+}
+
+// What goes wrong with a row behind the first is left to the next step, where it is the first: so
+// the tokens before it come out as they would have.
+void SampleDecoder::follow_draft(const SelectResult* rows, FullRows& full,
+                                 std::vector<Transition>* next) {
+  const auto drafted = static_cast<int64_t>(draft_.size());
+  if (!prepare(rows[0], 0, full)) fail_row(rows[0], 0);
+  for (;;) {
+    next->clear();
+    still_running_.clear();
+    take(0, accepted_, full, next);
+    if (next->empty()) break;
+    next->front().parent = 0;
+    const bool right = accepted_ < drafted &&
+                       next->front().token == draft_[static_cast<size_t>(accepted_)];
+    if (!right || !prepare(rows[accepted_ + 1], accepted_ + 1, full)) break;
+    ++accepted_;
+  }
+  draft_length_.learn(drafted, accepted_);
+  draft_.clear();
+  running_.swap(still_running_);
 }
 
 void SampleDecoder::drain(std::vector<OutputDelta>* out) {

@@ -79,6 +79,7 @@ void plan(const std::vector<RunView>& runs, const PlanLimits& limits, BatchPlan*
   out->prefill.clear();
   out->rows = 0;
   int64_t sampled = 0;
+  int64_t spare = limits.full_rows;
   for (size_t i = 0; i < runs.size(); ++i) {
     const RunView& run = runs[i];
     if (run.decode_rows > 0) {
@@ -86,6 +87,15 @@ void plan(const std::vector<RunView>& runs, const PlanLimits& limits, BatchPlan*
       out->rows += run.decode_rows;
     }
     if (run.generate) sampled += std::max<int64_t>(1, run.decode_rows);
+    spare -= std::max<int64_t>(1, run.decode_rows);
+  }
+  for (PlanItem& item : out->decode) {
+    const int64_t wanted = runs[static_cast<size_t>(item.run)].draft_rows;
+    const int64_t drafts = std::max<int64_t>(0, std::min(wanted, spare));
+    item.rows += drafts;
+    out->rows += drafts;
+    sampled += drafts;
+    spare -= drafts;
   }
   Left left;
   left.rows = out->rows == 0

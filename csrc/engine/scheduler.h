@@ -10,6 +10,8 @@
 // kept logits fill full_rows (then at least one of those). Hence the bound, tested: a request ends
 // at most  sum of (ceil(prompt rows / min_prefill_rows) + kept rows + max_tokens + 1)  steps after
 // its arrival, the sum over itself, the requests before it in order and those already running.
+// Drafts. Guessed tokens get rows that no request needs: all hypotheses and all that wait for their
+// first row leave them room within full_rows, which is as many as there may be sequences.
 // Memory. A request starts only when the blocks of its worst case are free, so nothing ever runs
 // out in the middle; nothing behind the first that does not fit starts before it.
 #pragma once
@@ -49,6 +51,7 @@ int64_t admissible(const std::vector<Demand>& waiting, Demand room);
 // What plan must know of one running request.
 struct RunView {
   int64_t decode_rows = 0;  // hypotheses; 0 while the prompt is being computed
+  int64_t draft_rows = 0;   // guessed tokens that it would like to try in the same step
   bool generate = false;    // the last prompt row is sampled
   int64_t computed = 0;     // prompt rows that are done
   int64_t prompt_rows = 0;  // prompt rows in all
@@ -59,7 +62,7 @@ struct RunView {
 struct PlanLimits {
   int64_t budget_mixed = 0;
   int64_t budget_prefill = 0;
-  int64_t full_rows = 0;  // keep_full rows of a step, >= sum of the requests' rows
+  int64_t full_rows = 0;  // sampled and keep_full rows of a step, >= sum of the requests' rows
 };
 int64_t min_prefill_rows(const PlanLimits& limits);
 // Rows of a step at most.
@@ -67,7 +70,7 @@ int64_t step_rows(const PlanLimits& limits, int64_t max_sequences);
 
 struct PlanItem {
   int64_t run = 0;   // index in the views
-  int64_t rows = 0;  // hypotheses, or rows of the prompt from `computed` on
+  int64_t rows = 0;  // hypotheses and drafts, or rows of the prompt from `computed` on
 };
 
 struct BatchPlan {

@@ -57,6 +57,15 @@ void Sequence::committed(int64_t end) {
   computed_ = end;
 }
 
+void Sequence::truncate(int64_t size) {
+  POLYLM_CHECK(size >= 0 && size <= this->size());
+  tokens_.resize(static_cast<size_t>(size));
+  roles_.resize(static_cast<size_t>(size));
+  computed_ = std::min(computed_, size);
+  const auto wanted = static_cast<size_t>(ceil_div(computed_, block_tokens_));
+  for (; blocks_.size() > wanted; blocks_.pop_back()) pool_->release(blocks_.back());
+}
+
 void Sequence::adopt(int32_t block) {
   POLYLM_CHECK_EQ(computed_, static_cast<int64_t>(blocks_.size()) * block_tokens_);
   POLYLM_CHECK_LE(computed_ + block_tokens_, size());

@@ -31,6 +31,8 @@ class Sequence {
   void own(int64_t end, std::vector<BlockCopy>* copies);
   // The tokens before `end` are in the cache now.
   void committed(int64_t end);
+  // Forgets the tokens from `size` on, and their blocks.
+  void truncate(int64_t size);
   // Takes one more full block that is in the cache already, behind the computed ones.
   void adopt(int32_t block);
   // Takes an equal full block for its own.

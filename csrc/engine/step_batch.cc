@@ -101,10 +101,10 @@ void StepBatch::add_rows(Sequence& sequence, int64_t end, Role role) {
   }
 }
 
-void StepBatch::add_select(int64_t h) {
+void StepBatch::add_select(int64_t h, int64_t back) {
   const auto at = static_cast<size_t>(asked_first_ + h);
   SelectRow row;
-  row.row = rows() - 1;
+  row.row = rows() - 1 - back;
   row.listed = listed_[at].data();
   row.listed_count = static_cast<int64_t>(listed_[at].size());
   row.temperature = needs_[at].temperature;

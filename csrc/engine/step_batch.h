@@ -27,8 +27,8 @@ class StepBatch {
   void ask(Decoder& decoder, int64_t width);
   // Positions [computed, end) of a sequence.
   void add_rows(Sequence& sequence, int64_t end, Role role);
-  // The last added row, with what hypothesis h of the last ask needs.
-  void add_select(int64_t h);
+  // The row that was added last but `back`, with what hypothesis h of the last ask needs.
+  void add_select(int64_t h, int64_t back = 0);
   // The row of this step, with one listed token or none.
   void add_score(int64_t row, int32_t listed);
   void add_kept(int64_t row);

@@ -133,6 +133,8 @@ struct DeviceInfo {
   std::string reason;  // why not a better one, "" when there is nothing to say
   Precision precision = Precision::kBf16;
   int64_t block_tokens = 0;  // B
+  // Whether generated and prompt rows of the same tokens may differ in bits (decisions.md 4).
+  bool roles_matter = false;
 };
 
 // Bytes this Ops holds, by owner.

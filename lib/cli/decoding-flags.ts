@@ -102,6 +102,10 @@ export const decodingFlags: Readonly<Record<string, readonly Row[]>> = {
     { option: 'etaCutoff', help: 'eta sampling; 0: off' },
     { option: 'seed', help: 'makes sampling repeatable (default: random, reported)' },
     { option: 'n', help: 'outputs for the prompt' },
+    {
+      option: 'speculate', value: 'how', choices: ['lookup'],
+      help: 'guess tokens from the text so far: the same output, faster where it copies',
+    },
   ],
   'Beam search:': [
     { option: 'numBeams', help: 'beam search when above 1' },

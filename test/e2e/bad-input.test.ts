@@ -64,7 +64,7 @@ describe('calls', () => {
     ['beams with a temperature', { tokens }, { numBeams: 2, temperature: 1 }, { code: 'INVALID_OPTION' }],
     ['minTokens above maxTokens', { tokens }, { minTokens: 5, maxTokens: 4 }, { code: 'INVALID_OPTION', option: 'minTokens' }],
     ['a forced token beyond the vocabulary', { tokens }, { forcedFirstToken: 512 }, { code: 'INVALID_OPTION', option: 'forcedFirstToken' }],
-    ['an option that is not there yet', { tokens }, { speculate: 'lookup' }, { code: 'INVALID_OPTION', reason: 'not implemented yet' }],
+    ['guesses with beams', { tokens }, { speculate: 'lookup', numBeams: 2 }, { code: 'INVALID_OPTION', option: 'speculate' }],
   ])('%s', async (_, prompt, options, expected) => {
     const errors = [
       await failure(tiny.generate(prompt as never, options as never)), await failure(tiny.stream(prompt as never, options as never)),

@@ -221,11 +221,27 @@ describe('generateEach', () => {
   })
 })
 
+test('speculate: the same tokens and probabilities, in fewer steps where text repeats', async () => {
+  const prompt = { tokens: Array.from({ length: 60 }, (_, i) => 300 + i % 6) }
+  for (const temperature of [0, 0.3]) {
+    const options = { temperature, seed: 4, maxTokens: 100, logprobs: 2, stopTokenIds: [] }
+    const before = demo.stats().counters.steps
+    const plain = await demo.generate(prompt, options)
+    const between = demo.stats().counters.steps
+    const guessed = await demo.generate(prompt, { ...options, speculate: 'lookup' })
+    expect(guessed.outputs).toEqual(plain.outputs)
+    expect(guessed.text).toBe(plain.text)
+    const after = demo.stats().counters.steps
+    expect(after - between).toBeLessThan(between - before)
+  }
+})
+
 describe('explain', () => {
   test('processors in order, inert options, and the same for transformers', () => {
     const explained = demo.explain({ temperature: 0.7, topP: 0.9, repetitionPenalty: 1.2, lengthPenalty: 2, maxTokens: 9 })
     expect(explained.processors).toEqual(['RepetitionPenaltyLogitsProcessor', 'TemperatureLogitsWarper', 'TopPLogitsWarper'])
     expect(explained.inert).toEqual(['lengthPenalty'])
+    expect(demo.explain({ speculate: 'lookup', maxTokens: 2 }).inert).toEqual(['speculate'])
     expect(explained.stopTokenIds).toEqual(demo.info.stopTokenIds)
     expect(explained.huggingFace).toMatchObject({ do_sample: true, temperature: 0.7, top_p: 0.9, max_new_tokens: 9 })
   })

@@ -216,6 +216,96 @@ TEST(prefix_cache_in_an_engine_tells_the_truth) {
   EXPECT_EQ(rig.device->violations(), int64_t{0});
 }
 
+// A request for what the answer of `first` ends with and a few tokens more.
+Request next_turn(const Request& first, const RequestResult& answer, int64_t max_tokens) {
+  std::vector<int32_t> ids = first.prompt[0].ids;
+  ids.insert(ids.end(), answer.outputs[0].tokens.begin(), answer.outputs[0].tokens.end());
+  for (const int32_t id : {7, 8, 9}) ids.push_back(id);
+  return ids_request(ids, max_tokens);
+}
+
+TEST(prefix_cache_keeps_answers_for_the_next_turn) {
+  SimOptions sim;
+  sim.roles_matter = false;
+  Rig rig(sim, caching_engine());
+  for (const double temperature : {0.0, 0.8}) {
+    Request first = ids_request(temperature > 0 ? counting(10) : counting(9), 30);
+    first.params.temperature = temperature;
+    first.cache_salt = temperature > 0 ? "hot" : "cold";
+    const RequestResult answer = *rig.expect_right(first).last.result;
+    const int64_t size = answer.usage.prompt_tokens + answer.usage.completion_tokens;
+    EXPECT(answer.usage.completion_tokens > 8);
+    Request second = next_turn(first, answer, 6);
+    second.cache_salt = first.cache_salt;
+    const RequestResult& result = *rig.expect_right(second).last.result;
+    EXPECT_EQ(result.usage.cached_tokens, (size - 1) / 4 * 4);  // the last token was not computed
+  }
+  EXPECT_EQ(rig.engine->stats().kv_tokens_used, int64_t{0});
+  EXPECT_EQ(rig.device->violations(), int64_t{0});
+}
+
+TEST(prefix_cache_tells_answers_from_prompts_where_roles_matter) {
+  Rig rig(SimOptions{}, caching_engine());
+  const Request first = ids_request(counting(10), 30);
+  const RequestResult answer = *rig.expect_right(first).last.result;
+  const Request second = next_turn(first, answer, 6);
+  EXPECT_EQ(rig.expect_right(second).last.result->usage.cached_tokens, int64_t{8});
+}
+
+TEST(prefix_cache_keeps_a_cancelled_answer) {
+  SimOptions sim;
+  sim.roles_matter = false;
+  sim.layer_us = 300;
+  Rig rig(sim, caching_engine());
+  Request first = ids_request(counting(10), 80);
+  first.stream = first.return_on_abort = true;
+  const uint64_t id = rig.engine->submit(first);
+  rig.wait_for_delta(id);
+  rig.engine->cancel(id);
+  const RequestResult answer = *rig.wait(id).last.result;
+  const int64_t computed = 10 + answer.usage.completion_tokens - 1;
+  const Request second = next_turn(first, answer, 6);
+  const RequestResult& result = *rig.expect_right(second).last.result;
+  EXPECT_EQ(result.usage.cached_tokens, computed / 4 * 4);
+}
+
+// Conversations whose turns overlap in time, in too little memory: blocks come, go and are shared.
+TEST(prefix_cache_serves_many_conversations) {
+  int64_t cached = 0;
+  for (const bool roles_matter : {false, true}) {
+    SimOptions sim;
+    sim.roles_matter = roles_matter;
+    EngineOptions options = caching_engine();
+    options.kv_blocks = 60;
+    Rig rig(sim, options);
+    Rng rng(seed() + (roles_matter ? 1 : 0));
+    std::vector<Request> turns(6);
+    std::vector<uint64_t> ids(turns.size());
+    for (int i = 0; i < 240; ++i) {
+      const auto c = at(i % 6);
+      if (ids[c] != 0) {
+        const Journal::Entry& entry = rig.wait(ids[c]);
+        EXPECT_EQ(difference(rig.alone(turns[c]), entry.last), std::string());
+        const RequestResult& answer = *entry.last.result;
+        if (!roles_matter) cached += answer.usage.cached_tokens;
+        turns[c] = next_turn(turns[c], answer, pick(rng, 1, 20));
+      }
+      if (ids[c] == 0 || turns[c].prompt[0].ids.size() > 70) {
+        turns[c] = ids_request(counting(pick(rng, 1, 9)), pick(rng, 1, 20));
+      }
+      if (chance(rng, 0.4)) turns[c].params.temperature = 0.9;
+      turns[c].params.seed = i;
+      ids[c] = rig.engine->submit(turns[c]);
+    }
+    for (size_t c = 0; c < turns.size(); ++c) {
+      EXPECT_EQ(difference(rig.alone(turns[c]), rig.wait(ids[c]).last), std::string());
+    }
+    EXPECT_EQ(rig.engine->stats().kv_tokens_used, int64_t{0});
+    EXPECT_EQ(rig.device->violations(), int64_t{0});
+  }
+  EXPECT(cached > 1500);
+}
+
 TEST(prefix_cache_is_off_unless_asked_for) {
   Rig rig;
   for (int i = 0; i < 2; ++i) {

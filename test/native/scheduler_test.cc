@@ -39,6 +39,7 @@ State random_state(Rng& rng) {
     if (run.generate && chance(rng, 0.5)) {
       run.decode_rows = pick(rng, 1, width);
       run.computed = run.prompt_rows;
+      if (run.decode_rows == 1 && chance(rng, 0.5)) run.draft_rows = pick(rng, 1, 8);
     } else {
       run.computed = pick(rng, 0, run.prompt_rows - 1);
     }
@@ -76,14 +77,19 @@ void check_plan(const State& state, const BatchPlan& out) {
   int64_t decode_rows = 0;
   size_t next_decode = 0;
   int64_t sampled = 0;
+  int64_t spare = state.limits.full_rows;  // for drafts, in order
+  for (const RunView& run : state.runs) spare -= std::max<int64_t>(1, run.decode_rows);
   for (size_t i = 0; i < state.runs.size(); ++i) {
     const RunView& run = state.runs[i];
     if (run.generate) sampled += std::max<int64_t>(1, run.decode_rows);
     if (run.decode_rows == 0) continue;
     EXPECT(next_decode < out.decode.size());
     EXPECT_EQ(out.decode[next_decode].run, static_cast<int64_t>(i));
-    EXPECT_EQ(out.decode[next_decode].rows, run.decode_rows);
-    decode_rows += run.decode_rows;
+    const int64_t drafts = std::min(spare, run.draft_rows);
+    EXPECT_EQ(out.decode[next_decode].rows, run.decode_rows + drafts);
+    decode_rows += run.decode_rows + drafts;
+    sampled += drafts;
+    spare -= drafts;
     ++next_decode;
   }
   EXPECT_EQ(next_decode, out.decode.size());

@@ -88,6 +88,7 @@ SimOps::SimOps(const SimOptions& options) : options_(options) {
   info_.kind = "sim";
   info_.name = "simulated";
   info_.block_tokens = options.block_tokens;
+  info_.roles_matter = options.roles_matter;
 }
 
 DeviceMemory SimOps::memory() const {
@@ -171,7 +172,8 @@ void SimOps::do_qkv(const QkvArgs& a) {
       Cell written;
       written.token = step().tokens[row];
       written.position = static_cast<int32_t>(position);
-      written.generated = row < step().generated_rows - (options_.swap_roles ? 1 : 0);
+      written.generated = options_.roles_matter &&
+                          row < step().generated_rows - (options_.swap_roles ? 1 : 0);
       const uint64_t before =
           position == 0 ? sim_start(options_) : cell(a.layer, s, position - 1).history;
       written.history = sim_extend(before, written.token, written.generated);

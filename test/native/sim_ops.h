@@ -22,6 +22,7 @@ struct SimOptions {
   int64_t vocab = 61;
   int64_t context = 96;
   uint64_t seed = 1;
+  bool roles_matter = true;  // logits depend on which tokens were generated
   // One history in so many has NaN logits; 0: none. A function of the history, like everything.
   uint64_t nan_every = 0;
   // Every layer takes so long, to have something to interrupt.
@@ -38,7 +39,7 @@ struct SimOptions {
   bool swap_roles = false;        // one generated row counts as prompt
 };
 
-// The history of one sequence, extended token by token.
+// The history of one sequence, extended token by token. Give `generated` only where roles matter.
 uint64_t sim_extend(uint64_t history, int32_t token, bool generated);
 uint64_t sim_start(const SimOptions& options);
 // [V] logits after a history; multiples of 1/8, so that ties happen. All NaN for some.

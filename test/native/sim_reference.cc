@@ -55,7 +55,7 @@ void reference_generate(const SimOptions& options, const Work& work,
     std::vector<uint64_t> before = histories;
     histories.clear();
     for (const Transition& t : next) {
-      histories.push_back(sim_extend(before[at(t.parent)], t.token, true));
+      histories.push_back(sim_extend(before[at(t.parent)], t.token, options.roles_matter));
     }
   }
   out->outputs = decoder->finish(false);

@@ -35,6 +35,7 @@ test.each<[string[], Record<string, unknown>]>([
   [['--logprobs', '5'], { logprobs: 5 }],
   [['--bias', '[[17,-1.5],[[4,5],"-inf"]]'], { bias: [[17, -1.5], [[4, 5], -Infinity]] }],
   [['--allow', '{"choices":["yes"]}'], { allow: { choices: ['yes'] } }],
+  [['--speculate', 'lookup'], { speculate: 'lookup' }],
   [['--pad-to', '64,0'], { padTo: { length: 64, tokenId: 0 } }],
   [['--no-skip-special-tokens', '--no-parse-special'], { skipSpecialTokens: false, parseSpecial: false }],
   [['--renormalize', '--include-stop'], { renormalize: true, includeStop: true }],

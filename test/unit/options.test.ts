@@ -4,7 +4,7 @@ import { PolyLMError } from '../../lib/errors.js'
 import { checkGenerate, type OptionContext } from '../../lib/generate-options.js'
 import { checkEstimate, checkLoad, contextOf } from '../../lib/load-options.js'
 import { nearest, readBag, readIds, show } from '../../lib/option-reader.js'
-import { optionTable } from '../../lib/option-table.js'
+import { derivedRows, optionTable } from '../../lib/option-table.js'
 
 const context: OptionContext = {
   vocabSize: 512, stopTokenIds: [2, 511], compat: 'hf-4.55', hasTokenizer: true,
@@ -22,7 +22,7 @@ function refusal(options: unknown, where: OptionContext = context): { code: stri
 }
 
 describe('scalars', () => {
-  const given = optionTable.filter(row => !['logprobsProcessed', 'padToLength', 'padToToken'].includes(row.name))
+  const given = optionTable.filter(row => !derivedRows.has(row.name))
 
   test.each(given.filter(row => row.type !== 'bool'))('$name is taken in its range and refused outside', row => {
     const least = row.min === -1 ? 0 : row.min
@@ -66,10 +66,6 @@ describe('names', () => {
   test('a name that resembles nothing gets no guess', () => {
     expect(refusal({ frobnicate: 1 }).message).toBe('frobnicate: is not an option of generate')
     expect(nearest('x', new Set(['n', 'seed']))).toBeUndefined()
-  })
-
-  test.each(['speculate'])('%s is refused until it exists', name => {
-    expect(refusal({ [name]: 'x' }).message).toBe(`${name}: found "x", not implemented yet`)
   })
 
   test('__proto__ as an own key is an unknown option, and a polluted prototype has no say', () => {
@@ -191,6 +187,15 @@ describe('lists and choices', () => {
       { padTo: { length: 0, tokenId: 0 } }, { padTo: { length: 3 } }, { padTo: 3 }, { earlyStopping: 'maybe' },
       { beamScoring: 'hf-4.30' }, { logprobsOf: 'raw' }, { padTo: { length: 3, tokenId: 512 } },
     ]) expect(refusal(options).code).toBe('INVALID_OPTION')
+  })
+
+  test('speculate is lookup or false', () => {
+    expect(checkGenerate({ speculate: 'lookup' }, context).params['speculateLookup']).toBe(true)
+    for (const options of [{}, { speculate: false }, { speculate: undefined }]) {
+      expect(checkGenerate(options, context).params['speculateLookup']).toBe(false)
+    }
+    for (const speculate of [true, 'draft', null, 4]) expect(refusal({ speculate }).option).toBe('speculate')
+    expect(refusal({ speculate: true }).message).toBe("speculate: found true, expected 'lookup' or false")
   })
 
   test('truncateLeft needs maxTokens', () => {
