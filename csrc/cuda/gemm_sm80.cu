@@ -18,6 +18,7 @@ constexpr int kColWarps = 4;
 constexpr int kWarpColTiles = 2;  // tiles of 16 columns
 constexpr int kWeightStageBytes = kPrefillCols / kTileN * kTileBytes;
 constexpr int kInputRowBytes = kTileK * 2;
+static_assert(kPrefillStages * kTileK * 2 * (128 + kPrefillCols) >= 128 * kPrefillCols * 4);
 
 template <int kRowTiles>  // tiles of 16 rows of a warp
 struct Shape {
@@ -86,24 +87,41 @@ __device__ __forceinline__ void add_stage(const unsigned char* stage, int warp, 
   }
 }
 
+// Where (row, col) of a block's tile lies among its floats: eight rows' stores of a fragment, and a
+// row's loads, fall into different banks.
+__device__ __forceinline__ int tile_place(int row, int col) {
+  return row * kPrefillCols + (col ^ (row % 8 * 8));
+}
+
+// The sums go through the ring's memory, so that a row is stored by neighbouring threads, and the
+// epilogue is compiled once rather than for each register.
 template <int kRowTiles>
-__device__ __forceinline__ void finish_tile(const ProductCall& p, int warp, int lane,
+__device__ __forceinline__ void finish_tile(const ProductCall& p, int warp, int lane, float* tile,
                                             const float (&total)[kRowTiles][2 * kWarpColTiles][4]) {
-  const int first_row = static_cast<int>(blockIdx.x) * Shape<kRowTiles>::kRows +
-                        warp / kColWarps * kRowTiles * 16 + lane / 4;
-  const int first_col = static_cast<int>(blockIdx.y) * kPrefillCols +
-                        warp % kColWarps * kWarpColTiles * kTileN + lane % 4 * 2;
+  const int warp_row = warp / kColWarps * kRowTiles * 16 + lane / 4;
+  const int warp_col = warp % kColWarps * kWarpColTiles * kTileN + lane % 4 * 2;
 #pragma unroll
   for (int i = 0; i < kRowTiles; ++i) {
-    const int row = first_row + i * 16;
 #pragma unroll
     for (int j = 0; j < 2 * kWarpColTiles; ++j) {
-      const int n = first_col + j * 8;
-      if (row < p.rows) sink_two(p.sink, p.first_row + row, n, total[i][j][0], total[i][j][1]);
-      if (row + 8 < p.rows) {
-        sink_two(p.sink, p.first_row + row + 8, n, total[i][j][2], total[i][j][3]);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int at = tile_place(warp_row + i * 16 + half * 8, warp_col + j * 8);
+        *reinterpret_cast<float2*>(tile + at) =
+            make_float2(total[i][j][2 * half], total[i][j][2 * half + 1]);
       }
     }
+  }
+  __syncthreads();
+  const int first_row = static_cast<int>(blockIdx.x) * Shape<kRowTiles>::kRows;
+  const int rows = min(Shape<kRowTiles>::kRows, p.rows - first_row);
+  const int first_col = static_cast<int>(blockIdx.y) * kPrefillCols;
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x); i < rows * (kPrefillCols / 2); i += kThreads) {
+    const int row = i / (kPrefillCols / 2);
+    const int col = i % (kPrefillCols / 2) * 2;
+    const float2 sums = *reinterpret_cast<const float2*>(tile + tile_place(row, col));
+    sink_two(p.sink, p.first_row + first_row + row, first_col + col, sums.x, sums.y);
   }
 }
 
@@ -142,7 +160,9 @@ __global__ void __launch_bounds__(kThreads) prefill_kernel(const ProductCall p) 
       }
     }
   }
-  finish_tile<kRowTiles>(p, warp, lane, total);
+  copies_wait<0>();
+  __syncthreads();  // everyone is done with the ring
+  finish_tile<kRowTiles>(p, warp, lane, reinterpret_cast<float*>(ring), total);
 }
 
 template <int kRowTiles>
