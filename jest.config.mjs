@@ -8,6 +8,7 @@ export default {
     }],
   },
   moduleNameMapper: { '^(\\.{1,2}/.*)\\.js$': '$1' },
+  setupFiles: ['<rootDir>/test/setup.ts'],
   reporters: ['default', '<rootDir>/scripts/jest-closing-line.cjs'],
   testTimeout: 60_000,
   maxWorkers: 2,

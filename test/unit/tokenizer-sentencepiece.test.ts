@@ -25,6 +25,9 @@ const fragment = fc.constantFrom(
 )
 const text = fc.array(fc.oneof(character, fragment), { maxLength: 24 }).map(parts => parts.join(''))
 
+// sentencepiece-js hands text through a TextDecoder, which drops a byte order mark at the start.
+const asDecoded = (decoded: string): string => decoded.replace(/^\ufeff/, '')
+
 describe.each(['unigram', 'bpe'])('%s', name => {
   test('ids and text are those of SentencePiece', async () => {
     const dir = path.join(root, name)
@@ -35,12 +38,12 @@ describe.each(['unigram', 'bpe'])('%s', name => {
     fc.assert(fc.property(text, sample => {
       const ids = [...native.encodeRaw(sample)]
       expect(ids).toEqual(real.encodeIds(sample))
-      expect(native.decodeRaw(Int32Array.from(ids))).toBe(real.decodeIds(ids))
+      expect(asDecoded(native.decodeRaw(Int32Array.from(ids)))).toBe(real.decodeIds(ids))
     }), { numRuns: 3000 })
     const pieces = native.vocabSize - (name === 'bpe' ? 2 : 0)
     const someIds = fc.array(fc.integer({ min: 0, max: pieces - 1 }), { maxLength: 20 })
     fc.assert(fc.property(someIds, ids => {
-      expect(native.decodeRaw(Int32Array.from(ids))).toBe(real.decodeIds(ids))
+      expect(asDecoded(native.decodeRaw(Int32Array.from(ids)))).toBe(real.decodeIds(ids))
     }), { numRuns: 1000 })
   })
 })
