@@ -210,16 +210,11 @@ void run_tasks(int64_t threads, size_t count, const std::function<void(size_t, S
 
 }  // namespace
 
-struct WeightStream::Lock {
-  std::mutex mutex;
-};
-
-WeightStream::WeightStream(LoadControl control)
-    : control_(std::move(control)), lock_(std::make_shared<Lock>()) {}
+WeightStream::WeightStream(LoadControl control) : control_(std::move(control)) {}
 
 void WeightStream::advance(int64_t bytes, const std::string& file) {
   if (control_.cancel->load()) fail(Code::kAborted, "the load was aborted");
-  const std::lock_guard lock(lock_->mutex);
+  const std::lock_guard lock(mutex_);
   loaded_bytes_ += bytes;
   const bool due = loaded_bytes_ - reported_bytes_ >= kProgressBytes ||
                    loaded_bytes_ >= total_bytes_;

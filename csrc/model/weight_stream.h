@@ -5,7 +5,7 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -25,8 +25,8 @@ struct Placement {
   int64_t element_bytes = 0;
 };
 
-// One parameter to be read. `parameter` receives the data; crc and storage_bytes are those of the
-// checksummed storage when the tensor covers exactly that, else has_crc is false.
+// One parameter to be read. `parameter` receives the data; crc32 is that of the checksummed storage
+// when the tensor covers exactly that, else has_crc is false.
 struct StreamItem {
   Placement place;
   Parameter* parameter = nullptr;
@@ -55,8 +55,7 @@ class WeightStream {
   int64_t loaded_bytes_ = 0;
   int64_t reported_bytes_ = 0;
   std::vector<uint64_t> hashes_;
-  struct Lock;
-  std::shared_ptr<Lock> lock_;
+  std::mutex mutex_;  // the two counters and the progress call
 };
 
 }  // namespace polylm
