@@ -31,6 +31,8 @@ using polylm::SequenceRows;
 using polylm::Vector;
 using polylm::Weight;
 
+constexpr int64_t kBatch = 16;
+
 struct Options {
   bool smoke = false;
   bool json = false;
@@ -100,7 +102,7 @@ class Model {
     kv_ = ops.make_kv({shape.layers, shape.heads, shape.head_size, blocks});
     for (int64_t b = 0; b < blocks; ++b) table_.push_back(static_cast<int32_t>(b));
     tokens_.assign(static_cast<size_t>(rows), 1);
-    ops.reserve({rows, rows, 1, 0, 1, shape.vocab, shape.context});
+    ops.reserve({rows, rows, kBatch, 0, 1, shape.vocab, shape.context});
   }
 
   // One step of `rows` rows of one sequence from `position` on, logits of the last.
@@ -108,6 +110,37 @@ class Model {
     const SequenceRows s = {0, rows, position, table_.data(), static_cast<int64_t>(table_.size())};
     const SelectRow row = {rows - 1, nullptr, 0, 1.0F, false};
     ops_.begin({rows, 0, tokens_.data(), &s, 1});
+    forward(products_only);
+    ops_.select({h_, head_, &row, 1});
+    ops_.submit();
+    ops_.collect();
+  }
+
+  // One step of `batch` sequences, one token each, all at `position` whose blocks overlap.
+  void step_of_batch(int64_t position, int64_t batch) {
+    std::vector<SequenceRows> s;
+    std::vector<SelectRow> select;
+    for (int64_t i = 0; i < batch; ++i) {
+      s.push_back({i, 1, position, table_.data() + i, static_cast<int64_t>(table_.size()) - i});
+      select.push_back({i, nullptr, 0, 1.0F, false});
+    }
+    ops_.begin({batch, batch, tokens_.data(), s.data(), batch});
+    forward(false);
+    ops_.select({h_, head_, select.data(), batch});
+    ops_.submit();
+    ops_.collect();
+  }
+
+  // Attention of one row at `position` in every layer, nothing else.
+  void attend(int64_t position) {
+    const SequenceRows s = {0, 1, position, table_.data(), static_cast<int64_t>(table_.size())};
+    ops_.begin({1, 1, tokens_.data(), &s, 1});
+    for (int64_t i = 0; i < shape_.layers; ++i) ops_.attend({q_, kv_, i, a_});
+    ops_.submit();
+    ops_.collect();
+  }
+
+  void forward(bool products_only) {
     if (!products_only) ops_.embed({head_, Weight{}, x_});
     int64_t index = 0;
     for (const Layer& l : layers_) {
@@ -121,9 +154,6 @@ class Model {
       ++index;
     }
     if (!products_only) ops_.norm({x_, norm_, norm_, 1e-5F, h_});
-    ops_.select({h_, head_, &row, 1});
-    ops_.submit();
-    ops_.collect();
   }
 
   // One product of the first layer alone, for the table of shapes.
@@ -231,9 +261,13 @@ class Bench {
     memory_bound("decode chain, products only", weights, [&] { model.step(0, 1, true); });
     memory_bound("decode step, depth 0", weights, [&] { model.step(0, 1, false); });
     const int64_t deep = shape.context * 15 / 16 - 20;
-    const double kv = 4.0 * static_cast<double>(shape.layers * shape.hidden() * deep);
+    const double kv = 4.0 * static_cast<double>(shape.layers * shape.hidden() * (deep + 1));
     memory_bound("decode step, depth " + std::to_string(deep), weights + kv,
                  [&] { model.step(deep, 1, false); });
+    memory_bound("decode step, " + std::to_string(kBatch) + " sequences", weights,
+                 [&] { model.step_of_batch(0, std::min(kBatch, rows)); });
+    memory_bound("attention alone, depth " + std::to_string(deep), kv,
+                 [&] { model.attend(deep); });
     const double flop = 2.0 * static_cast<double>(rows * shape.layers * shape.layer_parameters());
     arithmetic_bound("prefill of " + std::to_string(rows), flop,
                      [&] { model.step(0, rows, false); });

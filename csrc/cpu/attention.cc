@@ -28,7 +28,8 @@ void prefetch_lines(const char* from, int64_t size_bytes) {
 
 }  // namespace
 
-void Attention::reserve(const StepLimits& limits) {
+void Attention::reserve(const StepLimits& limits, int64_t heads) {
+  alone_.reserve(limits, heads);
   groups_ = Buffer(limits.rows * static_cast<int64_t>(sizeof(RowGroup)), "the step's tables");
   scratch_ = Buffer(context_.workers * static_cast<int64_t>(sizeof(Scratch)), "attention");
 }
@@ -37,10 +38,15 @@ void Attention::begin(const StepInputs& in) {
   auto* groups = groups_.as<RowGroup>();
   group_count_ = 0;
   step_keys_ = 0;
+  alone_.clear();
   for (int64_t i = 0; i < in.sequence_count; ++i) {
     const SequenceRows& s = in.sequences[i];
     for (int64_t row = 0; row < s.row_count; row += kGroupRows) {
       const int64_t rows = std::min(kGroupRows, s.row_count - row);
+      if (rows == 1) {
+        alone_.add(s.first_row + row, s.first_position + row, s.blocks);
+        continue;
+      }
       groups[group_count_++] = {s.first_row + row, rows, s.first_position + row, s.blocks};
       step_keys_ += rows * (s.first_position + row + rows);
     }
@@ -48,6 +54,8 @@ void Attention::begin(const StepInputs& in) {
 }
 
 void Attention::run(const AttentionArgs& a) {
+  alone_.run(a);
+  if (group_count_ == 0) return;
   const int64_t heads = a.cache->shape.heads;
   const int64_t tasks = group_count_ * heads;
   const auto* groups = groups_.as<RowGroup>();

@@ -38,6 +38,14 @@ struct CpuContext {
     if (!bf16_matrix) return kernels->product_fp32;
     return kind == InputKind::kBf16 ? kernels->product_bf16 : kernels->product_mixed;
   }
+  void (*row_scores(bool bf16_matrix) const)(const RowListArgs&) {
+    if (!bf16_matrix) return kernels->row_scores_fp32;
+    return kind == InputKind::kBf16 ? kernels->row_scores_bf16 : kernels->row_scores_mixed;
+  }
+  void (*row_sums(bool bf16_matrix) const)(const RowListArgs&) {
+    if (!bf16_matrix) return kernels->row_sums_fp32;
+    return kind == InputKind::kBf16 ? kernels->row_sums_bf16 : kernels->row_sums_mixed;
+  }
 };
 
 // Numbers between two rows of an activation: padded to whole k tiles, plus one more tile so that

@@ -155,19 +155,23 @@ Act CpuOps::do_make_act(int64_t rows, int64_t cols, ActKind kind) {
 
 Kv CpuOps::do_make_kv(const KvShape& shape) {
   caches_.push_back(make_kv_cache(shape, info_.precision == Precision::kBf16));
+  most_heads_ = std::max(most_heads_, shape.heads);
+  reserve_late();
   return Kv{shape, narrow<int32_t>(static_cast<int64_t>(caches_.size()) - 1)};
 }
 
 void CpuOps::do_reserve(const StepLimits& limits) {
   reserved_ = limits;
   places_ = Buffer(limits.rows * static_cast<int64_t>(sizeof(RowPlace)), "the step's tables");
-  attention_.reserve(limits);
   reserve_late();
 }
 
-// What depends on both the limits and the activations, whichever came last.
+// What depends on the limits and on the activations or caches, whichever came last.
 void CpuOps::reserve_late() {
-  if (reserved_.rows > 0) select_.reserve(reserved_, widest_input_);
+  if (reserved_.rows > 0) {
+    select_.reserve(reserved_, widest_input_);
+    attention_.reserve(reserved_, most_heads_);
+  }
   if (widens_) {
     wide_ = Buffer(checked_mul(most_rows_, act_stride(widest_input_) * 4), "activations");
   }

@@ -99,6 +99,7 @@ class CpuOps final : public Ops {
   std::vector<KvCache> caches_;
   int64_t widest_input_ = 0;
   int64_t most_rows_ = 0;
+  int64_t most_heads_ = 0;
   bool widens_ = false;  // fp32 matrices meet bf16 inputs
 
   Attention attention_;

@@ -51,6 +51,12 @@ void overlay(const KernelTable& upper, KernelTable* table) {
   take(upper.product_bf16, &table->product_bf16);
   take(upper.product_mixed, &table->product_mixed);
   take(upper.product_fp32, &table->product_fp32);
+  take(upper.row_scores_bf16, &table->row_scores_bf16);
+  take(upper.row_scores_mixed, &table->row_scores_mixed);
+  take(upper.row_scores_fp32, &table->row_scores_fp32);
+  take(upper.row_sums_bf16, &table->row_sums_bf16);
+  take(upper.row_sums_mixed, &table->row_sums_mixed);
+  take(upper.row_sums_fp32, &table->row_sums_fp32);
   take(upper.finish, &table->finish);
   take(upper.norm, &table->norm);
   take(upper.store_inputs, &table->store_inputs);

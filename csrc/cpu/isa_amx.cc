@@ -284,12 +284,49 @@ void many_rows(const ProductArgs& a) {
 }
 
 // The tile unit takes denormals as zero whatever the control register says; so must a single row.
+// What is computed from loads and stored again stays between the two barriers.
+class DenormalsAreZero {
+ public:
+  DenormalsAreZero() {
+    _mm_setcsr(before_ | 0x8040);
+    asm volatile("" ::: "memory");
+  }
+  ~DenormalsAreZero() {
+    asm volatile("" ::: "memory");
+    _mm_setcsr(before_);
+  }
+  DenormalsAreZero(const DenormalsAreZero&) = delete;
+  DenormalsAreZero& operator=(const DenormalsAreZero&) = delete;
+
+ private:
+  unsigned before_ = _mm_getcsr();
+};
+
 void one_row(const ProductArgs& a) {
-  constexpr unsigned kDenormalsAreZero = 0x8040;
-  const unsigned before = _mm_getcsr();
-  _mm_setcsr(before | kDenormalsAreZero);
+  const DenormalsAreZero mode;
   row_product<4>(a, 0);
-  _mm_setcsr(before);
+}
+
+// row_tile as isa_product.h knows its kinds.
+struct RowKind {
+  using X = uint16_t;
+  static constexpr int64_t kTileBytes = kTileBytesBf16;
+
+  template <int R, int T, bool Streamed>
+  static inline void tile(const uint16_t* x, int64_t, const TileLines& l, F16 (&acc)[R][T]) {
+    static_assert(R == 1);
+    row_tile<T, Streamed>(x, l.w, l.stride_bytes, l.ahead_bytes, acc[0]);
+  }
+};
+
+void row_scores_amx(const RowListArgs& a) {
+  const DenormalsAreZero mode;
+  row_scores<RowKind>(a);
+}
+
+void row_sums_amx(const RowListArgs& a) {
+  const DenormalsAreZero mode;
+  row_sums<RowKind>(a);
 }
 
 void product_amx(const ProductArgs& a) {
@@ -330,6 +367,8 @@ KernelTable make_table() {
   KernelTable t;
   t.name = "amx";
   t.product_bf16 = product_amx;
+  t.row_scores_bf16 = row_scores_amx;
+  t.row_sums_bf16 = row_sums_amx;
   t.busy = busy_tiles;
   return t;
 }

@@ -17,6 +17,10 @@ KernelTable make_table() {
   t.name = "avx2";
   t.product_mixed = product<MixedKind, kRows, kTiles>;
   t.product_fp32 = product<Fp32Kind, kRows, kTiles>;
+  t.row_scores_mixed = row_scores<MixedKind>;
+  t.row_scores_fp32 = row_scores<Fp32Kind>;
+  t.row_sums_mixed = row_sums<MixedKind>;
+  t.row_sums_fp32 = row_sums<Fp32Kind>;
   return t;
 }
 

@@ -59,6 +59,8 @@ KernelTable make_table() {
   KernelTable t;
   t.name = "avx512bf16";
   t.product_bf16 = product<DotKind, kRows, kTiles>;
+  t.row_scores_bf16 = row_scores<DotKind>;
+  t.row_sums_bf16 = row_sums<DotKind>;
   t.busy = busy_dot;
   return t;
 }

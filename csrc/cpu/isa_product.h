@@ -157,5 +157,47 @@ void product(const ProductArgs& a) {
   }
 }
 
+// ------------------------------------------------------- one row against a list of matrices
+
+template <class Kind>
+void row_scores(const RowListArgs& a) {
+  const auto* x = static_cast<const typename Kind::X*>(a.x);
+  const int64_t column_bytes = a.k_tiles * Kind::kTileBytes;
+  float* out = a.out;
+  for (int64_t i = 0; i < a.count; ++i) {
+    const char* w = a.w[i];
+    for (int64_t n = 0; n < a.n_tiles; n += 2, w += 2 * column_bytes, out += 2 * kTileN) {
+      F16 acc[1][2] = {{zero(), zero()}};
+      for (int64_t k = 0; k < a.k_tiles; ++k) {
+        const TileLines lines = {w + k * Kind::kTileBytes, column_bytes, a.w[i + 1] - a.w[i]};
+        Kind::template tile<1, 2, true>(x + k * kTileK, 0, lines, acc);
+      }
+      store(out, acc[0][0]);
+      store(out + kTileN, acc[0][1]);
+    }
+  }
+}
+
+// Columns of tiles [tile, tile + T) of every matrix of the list.
+template <class Kind, int T>
+void row_sums_of(const RowListArgs& a, int64_t tile) {
+  const auto* x = static_cast<const typename Kind::X*>(a.x);
+  F16 acc[1][T];
+  for (auto& sum : acc[0]) sum = zero();
+  for (int64_t i = 0; i < a.count; ++i) {
+    const TileLines lines = {a.w[i] + tile * Kind::kTileBytes, Kind::kTileBytes,
+                             a.w[i + 1] - a.w[i]};
+    Kind::template tile<1, T, true>(x + i * kTileK, 0, lines, acc);
+  }
+  for (int t = 0; t < T; ++t) store(a.out + (tile + t) * kTileN, acc[0][t]);
+}
+
+template <class Kind>
+void row_sums(const RowListArgs& a) {
+  int64_t tile = 0;
+  for (; tile + 4 <= a.n_tiles; tile += 4) row_sums_of<Kind, 4>(a, tile);
+  for (; tile < a.n_tiles; tile += 2) row_sums_of<Kind, 2>(a, tile);
+}
+
 }  // namespace
 }  // namespace polylm

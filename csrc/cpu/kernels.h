@@ -40,6 +40,18 @@ struct ProductArgs {
   bool streamed = false;   // weights come from memory: prefetch them
 };
 
+// One row against a list of equal matrices that lie anywhere: the cached keys, or values, of one
+// head. Sums are those of ProductArgs. w has one pointer more than the list is long: what will be
+// read after it, which is prefetched as its last matrix is used.
+struct RowListArgs {
+  const void* x = nullptr;
+  const char* const* w = nullptr;  // [count + 1]
+  int64_t count = 0;
+  int64_t k_tiles = 0;  // of one matrix, <= kPartialTiles
+  int64_t n_tiles = 0;  // of one matrix, even
+  float* out = nullptr;
+};
+
 enum class Finish : uint8_t { kPlain, kStore, kGeluTanh, kGeluErf, kAdd };
 
 // From sums to results, rows x cols, cols a multiple of 16 (padding included). kPlain: fp32 out =
@@ -102,6 +114,14 @@ struct KernelTable {
   void (*product_bf16)(const ProductArgs&) = nullptr;   // x bf16, w bf16; null: use product_mixed
   void (*product_mixed)(const ProductArgs&) = nullptr;  // x fp32, w bf16
   void (*product_fp32)(const ProductArgs&) = nullptr;   // x fp32, w fp32
+  // out[i, n_tiles*16] = x · w[i]ᵀ. By kind of x and w, as the products.
+  void (*row_scores_bf16)(const RowListArgs&) = nullptr;
+  void (*row_scores_mixed)(const RowListArgs&) = nullptr;
+  void (*row_scores_fp32)(const RowListArgs&) = nullptr;
+  // out[n_tiles*16] = sum over i of x[i*32 ...] · w[i]ᵀ, k_tiles == 1.
+  void (*row_sums_bf16)(const RowListArgs&) = nullptr;
+  void (*row_sums_mixed)(const RowListArgs&) = nullptr;
+  void (*row_sums_fp32)(const RowListArgs&) = nullptr;
   void (*finish)(const FinishArgs&) = nullptr;
   void (*norm)(const NormRowArgs&) = nullptr;
   // to[i] = from[i] * scale, any count, nothing written beyond it.

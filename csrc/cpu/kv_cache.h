@@ -12,6 +12,7 @@
 namespace polylm {
 
 inline constexpr int64_t kCpuBlockTokens = 32;
+inline constexpr int64_t kMaxHeadSize = 256;
 
 struct KvCache {
   KvShape shape;
