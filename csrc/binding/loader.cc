@@ -21,6 +21,7 @@ namespace polylm {
 namespace {
 
 constexpr auto kProgressInterval = std::chrono::milliseconds(50);
+constexpr double kStepMs = 250;  // so long may a stranger's prompt hold up the next token
 
 struct LoadPlan {
   ModelConfig config;
@@ -177,6 +178,7 @@ EngineOptions read_engine_options(const Napi::Object& object) {
   options.kv_blocks = read_int(object, "kvBlocks");
   options.max_queue = read_int(object, "maxQueue");
   options.prefix_cache = read_bool(object, "prefixCache");
+  options.step_ms = kStepMs;
   return options;
 }
 

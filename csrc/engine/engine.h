@@ -24,6 +24,8 @@ struct EngineOptions {
   int64_t max_queue = 4096;
   int64_t budget_mixed = 256;    // rows of a step while generated rows run
   int64_t budget_prefill = 2048; // rows of a step otherwise
+  double step_ms = 0.0;          // rows of prompts are so many that a step takes this long, or
+                                 // twice this without generated rows (pace.h); 0: the budgets
   bool prefix_cache = false;     // keep prompts' full blocks for prompts that begin alike
 };
 

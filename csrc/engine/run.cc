@@ -90,6 +90,7 @@ void Run::start(BlockPool* pool, PrefixCache* cache, int64_t block_tokens, int64
 RunView Run::view() const {
   RunView view;
   view.generate = is_generate();
+  view.batch = work_.request.batch;
   view.decode_rows = decoding() ? set_->size() : 0;
   view.computed = decoding() ? work_.prompt_rows : (*set_)[0].computed();
   view.prompt_rows = work_.prompt_rows;

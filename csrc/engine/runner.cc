@@ -40,6 +40,7 @@ Runner::Runner(Model* model, std::shared_ptr<const Tokenizer> tokenizer,
       vocab_(model->config().vocab_size),
       block_tokens_(model->ops().info().block_tokens),
       limits_(plan_limits(options)),
+      pace_(options.step_ms),
       pool_(options.kv_blocks),
       batch_(step_limits(options, vocab_), options.max_sequences) {
   if (options.prefix_cache) {
@@ -232,8 +233,9 @@ bool Runner::step(const std::atomic<bool>& stop) {
   }
   sweep();
   POLYLM_CHECK_LE(pool_.used(), reserved_blocks_);
-  counters_.busy_ms +=
-      std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
+  const double ms = std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
+  counters_.busy_ms += ms;
+  pace_.observe(batch_.inputs().generated_rows, batch_.rows() - batch_.inputs().generated_rows, ms);
   return true;
 }
 
@@ -245,6 +247,7 @@ void Runner::fill_batch() {
     run->decoder().draft(kMostDraft, &drafts_);
     views_.back().draft_rows = static_cast<int64_t>(drafts_.size());
   }
+  pace_.limit(&limits_);
   plan(views_, limits_, &plan_);
   batch_.clear();
   entries_.clear();

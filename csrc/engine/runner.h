@@ -15,6 +15,7 @@
 #include "engine/block_pool.h"
 #include "engine/engine.h"
 #include "engine/inbox.h"
+#include "engine/pace.h"
 #include "engine/prefix_cache.h"
 #include "engine/run.h"
 #include "engine/scheduler.h"
@@ -80,6 +81,7 @@ class Runner {
   int64_t vocab_;
   int64_t block_tokens_;
   PlanLimits limits_;
+  Pace pace_;
   BlockPool pool_;
   std::optional<PrefixCache> cache_;
   StepBatch batch_;

@@ -17,22 +17,64 @@ struct Left {
   int64_t full_rows = 0;
 };
 
-// Rows of the next chunk of a prompt; takes them from `left`.
-int64_t take_chunk(const RunView& run, Left* left) {
-  int64_t rows = std::min(left->rows, run.prompt_rows - run.computed);
-  const int64_t unscored = std::max<int64_t>(0, run.score_from - run.computed);
+// Rows of the next chunk of a prompt of which `computed` rows are done, at most `most`; takes them
+// from `left`.
+int64_t take_chunk(const RunView& run, int64_t computed, int64_t most, Left* left) {
+  int64_t rows = std::min({left->rows, most, run.prompt_rows - computed});
+  const int64_t unscored = std::max<int64_t>(0, run.score_from - computed);
   rows = std::min(rows, unscored + left->score_rows);
   if (run.kept != nullptr) {
-    const auto first = std::lower_bound(run.kept->begin(), run.kept->end(), run.computed);
+    const auto first = std::lower_bound(run.kept->begin(), run.kept->end(), computed);
     if (run.kept->end() - first > left->full_rows) {
-      rows = std::min(rows, *(first + left->full_rows) - run.computed);
+      rows = std::min(rows, *(first + left->full_rows) - computed);
     }
-    const auto end = std::lower_bound(first, run.kept->end(), run.computed + rows);
+    const auto end = std::lower_bound(first, run.kept->end(), computed + rows);
     left->full_rows -= end - first;
   }
   left->score_rows -= std::max<int64_t>(0, rows - unscored);
   left->rows -= rows;
   return rows;
+}
+
+int64_t rows_for_prompts(const PlanLimits& limits, int64_t decode_rows) {
+  if (decode_rows == 0) return std::min(limits.budget_prefill, limits.prompt_alone);
+  const int64_t rows = std::min(limits.budget_mixed - decode_rows, limits.prompt_mixed);
+  return std::max(rows, min_prefill_rows(limits));
+}
+
+// Half for the first prompt, the other half by length, the rest for the first again.
+void plan_prompts(const std::vector<RunView>& runs, const PlanLimits& limits, Left left,
+                  BatchPlan* out) {
+  std::vector<PlanItem>& items = out->prefill;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    if (runs[i].decode_rows == 0) items.push_back({static_cast<int64_t>(i), 0});
+  }
+  if (items.empty()) return;
+  const auto run_of = [&](const PlanItem& item) -> const RunView& {
+    return runs[static_cast<size_t>(item.run)];
+  };
+  const auto shorter = [&](const PlanItem& a, const PlanItem& b) {
+    const RunView& x = run_of(a);
+    const RunView& y = run_of(b);
+    if (x.batch != y.batch) return y.batch;
+    const int64_t difference = (x.prompt_rows - x.computed) - (y.prompt_rows - y.computed);
+    return difference != 0 ? difference < 0 : a.run < b.run;
+  };
+  const int64_t all = left.rows;
+  PlanItem& first = items.front();
+  first.rows = take_chunk(run_of(first), run_of(first).computed,
+                          std::max(min_prefill_rows(limits), all / 2), &left);
+  std::sort(items.begin() + 1, items.end(), shorter);
+  for (auto item = items.begin() + 1; item != items.end(); ++item) {
+    item->rows = take_chunk(run_of(*item), run_of(*item).computed, all, &left);
+  }
+  first.rows += take_chunk(run_of(first), run_of(first).computed + first.rows, all, &left);
+  out->rows += all - left.rows;
+  items.erase(std::remove_if(items.begin(), items.end(),
+                             [](const PlanItem& item) { return item.rows == 0; }),
+              items.end());
+  std::sort(items.begin(), items.end(),
+            [](const PlanItem& a, const PlanItem& b) { return a.run < b.run; });
 }
 
 }  // namespace
@@ -98,19 +140,10 @@ void plan(const std::vector<RunView>& runs, const PlanLimits& limits, BatchPlan*
     spare -= drafts;
   }
   Left left;
-  left.rows = out->rows == 0
-                  ? limits.budget_prefill
-                  : std::max(limits.budget_mixed - out->rows, min_prefill_rows(limits));
+  left.rows = rows_for_prompts(limits, out->rows);
   left.score_rows = kScoreRows;
   left.full_rows = limits.full_rows - sampled;
-  for (size_t i = 0; i < runs.size() && left.rows > 0; ++i) {
-    const RunView& run = runs[i];
-    if (run.decode_rows > 0) continue;
-    const int64_t rows = take_chunk(run, &left);
-    if (rows == 0) continue;
-    out->prefill.push_back({static_cast<int64_t>(i), rows});
-    out->rows += rows;
-  }
+  plan_prompts(runs, limits, left, out);
 }
 
 }  // namespace polylm

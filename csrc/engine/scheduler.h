@@ -5,9 +5,12 @@
 // Order. Requests start and fill their prompts in the order of (due, id), where due is the step of
 // arrival, for batch requests plus kBatchPatience. So nobody is overtaken but a batch request, and
 // only by interactive ones that come within kBatchPatience steps after it.
-// Progress. Every running hypothesis gets a row in every step. The first unfinished prompt gets at
-// least min_prefill_rows() rows in every step, fewer only when fewer are left or when its rows with
-// kept logits fill full_rows (then at least one of those). Hence the bound, tested: a request ends
+// Progress. Every running hypothesis gets a row in every step. Of the rows for prompts half go to
+// the first unfinished prompt, the other half to the shortest first, interactive before batch: a
+// question waits for the next step, not for a stranger's book. What one half leaves, the other
+// takes. So the first unfinished prompt gets at least min_prefill_rows() rows in every step, fewer
+// only when fewer are left or when its rows with kept logits fill full_rows (then at least one of
+// those). Hence the bound, tested: a request ends
 // at most  sum of (ceil(prompt rows / min_prefill_rows) + kept rows + max_tokens + 1)  steps after
 // its arrival, the sum over itself, the requests before it in order and those already running.
 // Drafts. Guessed tokens get rows that no request needs: all hypotheses and all that wait for their
@@ -24,6 +27,7 @@ namespace polylm {
 inline constexpr int64_t kBatchPatience = 256;    // steps
 inline constexpr int64_t kMinPrefillRows = 16;    // of a step, however many generated rows run
 inline constexpr int64_t kScoreRows = 128;        // rows of a step whose next token is scored
+inline constexpr int64_t kUnlimited = int64_t{1} << 40;
 
 struct Order {
   int64_t due = 0;  // steps
@@ -53,6 +57,7 @@ struct RunView {
   int64_t decode_rows = 0;  // hypotheses; 0 while the prompt is being computed
   int64_t draft_rows = 0;   // guessed tokens that it would like to try in the same step
   bool generate = false;    // the last prompt row is sampled
+  bool batch = false;       // one of many that nobody waits for one by one
   int64_t computed = 0;     // prompt rows that are done
   int64_t prompt_rows = 0;  // prompt rows in all
   int64_t score_from = 0;   // rows from here on are scored; prompt_rows: none
@@ -62,6 +67,8 @@ struct RunView {
 struct PlanLimits {
   int64_t budget_mixed = 0;
   int64_t budget_prefill = 0;
+  int64_t prompt_mixed = kUnlimited;  // rows of prompts beside generated rows: the pace (pace.h)
+  int64_t prompt_alone = kUnlimited;  // rows of prompts otherwise
   int64_t full_rows = 0;  // sampled and keep_full rows of a step, >= sum of the requests' rows
 };
 int64_t min_prefill_rows(const PlanLimits& limits);

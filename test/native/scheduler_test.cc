@@ -1,8 +1,9 @@
 // scheduler_test.cc: over a million random states of plan and of admission: budgets, order, nothing
-// left idle; and whole simulated days in which the stated bound of fairness must hold.
+// left idle; whole simulated days in which the stated bound of fairness must hold; and the pace.
 #include <algorithm>
 
 #include "engine/engine.h"
+#include "engine/pace.h"
 #include "engine/scheduler.h"
 #include "harness.h"
 #include "platform/checked.h"
@@ -26,6 +27,8 @@ State random_state(Rng& rng) {
   state.limits.budget_mixed = pick(rng, 1, 64);
   state.limits.budget_prefill = pick(rng, 1, 256);
   state.limits.full_rows = state.max_sequences;
+  if (chance(rng, 0.5)) state.limits.prompt_mixed = pick(rng, 16, 64);
+  if (chance(rng, 0.5)) state.limits.prompt_alone = pick(rng, 16, 256);
   int64_t rows = 0;
   state.kept.reserve(24);
   while (rows < state.max_sequences && !chance(rng, 0.1)) {
@@ -36,6 +39,7 @@ State random_state(Rng& rng) {
     run.prompt_rows = pick(rng, 1, 400);
     run.score_from = run.prompt_rows;
     run.generate = chance(rng, 0.7);
+    run.batch = chance(rng, 0.3);
     if (run.generate && chance(rng, 0.5)) {
       run.decode_rows = pick(rng, 1, width);
       run.computed = run.prompt_rows;
@@ -94,26 +98,27 @@ void check_plan(const State& state, const BatchPlan& out) {
   }
   EXPECT_EQ(next_decode, out.decode.size());
   const PlanLimits& limits = state.limits;
-  const int64_t budget = decode_rows == 0 ? limits.budget_prefill
-                                          : std::max(limits.budget_mixed - decode_rows,
-                                                     min_prefill_rows(limits));
+  const int64_t mixed = std::min(limits.budget_mixed - decode_rows, limits.prompt_mixed);
+  const int64_t budget = decode_rows == 0 ? std::min(limits.budget_prefill, limits.prompt_alone)
+                                          : std::max(mixed, min_prefill_rows(limits));
   Used used;
   size_t next = 0;
+  std::vector<int64_t> given(state.runs.size());
   for (size_t i = 0; i < state.runs.size(); ++i) {
-    const RunView& run = state.runs[i];
-    if (run.decode_rows > 0) continue;
-    int64_t rows = 0;
-    if (next < out.prefill.size() && out.prefill[next].run == static_cast<int64_t>(i)) {
-      rows = out.prefill[next++].rows;
-      EXPECT(rows > 0);
-    }
-    const Used now = chunk_use(run, rows);
+    if (next == out.prefill.size() || out.prefill[next].run != static_cast<int64_t>(i)) continue;
+    given[i] = out.prefill[next++].rows;
+    EXPECT(given[i] > 0 && state.runs[i].decode_rows == 0);
+    const Used now = chunk_use(state.runs[i], given[i]);
     used.rows += now.rows;
     used.scored += now.scored;
     used.full += now.full;
-    if (run.computed + rows == run.prompt_rows) continue;
+  }
+  for (size_t i = 0; i < state.runs.size(); ++i) {
+    const RunView& run = state.runs[i];
+    if (run.decode_rows > 0 || run.computed + given[i] == run.prompt_rows) continue;
     // Whoever did not finish was stopped by something that is used up.
-    const Used more = chunk_use(run, rows + 1);
+    const Used now = chunk_use(run, given[i]);
+    const Used more = chunk_use(run, given[i] + 1);
     const bool full = used.full + more.full - now.full > limits.full_rows - sampled;
     const bool scored = used.scored + more.scored - now.scored > kScoreRows;
     EXPECT(used.rows == budget || full || scored);
@@ -331,26 +336,125 @@ TEST(scheduler_counts_blocks_of_the_worst_case) {
   EXPECT_EQ(blocks_for_request(31, 35, 1, 32), int64_t{3});
 }
 
+RunView prompt_of(int64_t rows, bool batch = false) {
+  RunView prompt;
+  prompt.generate = true;
+  prompt.batch = batch;
+  prompt.prompt_rows = prompt.score_from = rows;
+  return prompt;
+}
+
+PlanLimits usual_limits() {
+  PlanLimits limits;
+  limits.budget_mixed = 256;
+  limits.budget_prefill = 2048;
+  limits.full_rows = 64;
+  return limits;
+}
+
 TEST(scheduler_long_prompts_do_not_stop_generation) {
   RunView decoding;
   decoding.generate = true;
   decoding.decode_rows = 4;
   decoding.computed = decoding.prompt_rows = decoding.score_from = 10;
-  RunView prompt;
-  prompt.generate = true;
-  prompt.prompt_rows = prompt.score_from = 2000;
-  PlanLimits limits;
-  limits.budget_mixed = 256;
-  limits.budget_prefill = 2048;
-  limits.full_rows = 64;
+  const RunView prompt = prompt_of(2000);
+  PlanLimits limits = usual_limits();
   BatchPlan out;
   plan({decoding, prompt}, limits, &out);
   EXPECT_EQ(out.prefill[0].rows, int64_t{252});
   plan({prompt}, limits, &out);
   EXPECT_EQ(out.prefill[0].rows, int64_t{2000});
+  limits.prompt_mixed = 100;
+  limits.prompt_alone = 300;
+  plan({decoding, prompt}, limits, &out);
+  EXPECT_EQ(out.prefill[0].rows, int64_t{100});
+  plan({prompt}, limits, &out);
+  EXPECT_EQ(out.prefill[0].rows, int64_t{300});
   decoding.decode_rows = 250;
   plan({decoding, prompt}, limits, &out);
   EXPECT_EQ(out.prefill[0].rows, kMinPrefillRows);
+}
+
+TEST(scheduler_short_prompts_do_not_wait_for_long_ones) {
+  PlanLimits limits = usual_limits();
+  limits.prompt_alone = 200;
+  BatchPlan out;
+  const auto rows = [&](const std::vector<RunView>& runs) {
+    plan(runs, limits, &out);
+    std::vector<int64_t> of(runs.size());
+    for (const PlanItem& item : out.prefill) of[at(item.run)] = item.rows;
+    return of;
+  };
+  using Rows = std::vector<int64_t>;
+  EXPECT(rows({prompt_of(2000), prompt_of(30)}) == (Rows{170, 30}));
+  EXPECT(rows({prompt_of(2000), prompt_of(900), prompt_of(40)}) == (Rows{100, 60, 40}));
+  EXPECT(rows({prompt_of(60), prompt_of(900), prompt_of(70)}) == (Rows{60, 70, 70}));
+  EXPECT(rows({prompt_of(2000), prompt_of(30, true), prompt_of(80)}) == (Rows{100, 20, 80}));
+  EXPECT(rows({prompt_of(2000), prompt_of(90), prompt_of(90)}) == (Rows{100, 90, 10}));
+}
+
+// ------------------------------------------------------------------------------------ pace
+
+struct Machine {
+  double base_ms, row_ms;
+  double step(int64_t rows) const { return base_ms + row_ms * static_cast<double>(rows); }
+};
+
+TEST(pace_finds_the_rows_that_take_the_time) {
+  for (const Machine machine : {Machine{86, 1.1}, Machine{90, 9.0}, Machine{650, 20.0},
+                                Machine{0.1, 0.01}, Machine{5, 40.0}}) {
+    Pace pace(250);
+    PlanLimits limits = usual_limits();
+    pace.limit(&limits);
+    EXPECT_EQ(limits.prompt_alone, 2 * kPaceRows);
+    for (int step = 0; step < 20; ++step) {
+      pace.observe(8, 0, machine.base_ms);
+      pace.limit(&limits);
+      const int64_t rows = std::min<int64_t>(limits.prompt_mixed, 2048);
+      pace.observe(8, rows, machine.step(rows));
+    }
+    pace.limit(&limits);
+    EXPECT(limits.prompt_mixed >= kPaceRows && limits.prompt_mixed <= limits.prompt_alone);
+    const double allowed = std::max(250.0, 2 * machine.base_ms);
+    if (limits.prompt_mixed > kPaceRows) {
+      EXPECT(machine.step(limits.prompt_mixed) <= 1.02 * allowed);
+    }
+    if (limits.prompt_mixed < 2048 && limits.prompt_mixed > kPaceRows) {
+      EXPECT(machine.step(limits.prompt_mixed) >= 0.6 * allowed);
+    }
+  }
+}
+
+TEST(pace_forgets_a_stall_and_trusts_no_quick_step) {
+  const Machine machine{80, 1.0};
+  Pace pace(250);
+  PlanLimits limits = usual_limits();
+  const auto make = [&](int64_t rows, double ms) {
+    pace.observe(1, 0, machine.base_ms);
+    pace.observe(1, rows, ms);
+    pace.limit(&limits);
+  };
+  for (int i = 0; i < 8; ++i) make(128, machine.step(128));
+  const int64_t usual = limits.prompt_mixed;
+  make(128, 60000);
+  EXPECT_EQ(limits.prompt_mixed, kPaceRows);
+  for (int i = 0; i < 16; ++i) make(limits.prompt_mixed, machine.step(limits.prompt_mixed));
+  EXPECT(limits.prompt_mixed >= usual / 2);
+  make(128, 1);
+  EXPECT(limits.prompt_mixed <= 3 * usual);
+  pace.observe(0, kPaceRows - 1, 1e9);  // too few rows to teach anything
+  const int64_t before = limits.prompt_mixed;
+  pace.limit(&limits);
+  EXPECT_EQ(limits.prompt_mixed, before);
+}
+
+TEST(pace_without_a_target_leaves_the_budgets_alone) {
+  Pace pace(0);
+  pace.observe(0, 128, 1e6);
+  PlanLimits limits = usual_limits();
+  pace.limit(&limits);
+  EXPECT_EQ(limits.prompt_mixed, kUnlimited);
+  EXPECT_EQ(limits.prompt_alone, kUnlimited);
 }
 
 }  // namespace
