@@ -1,6 +1,6 @@
 # The Node addon. Headers come from cmake-js (CMAKE_JS_INC) or, with plain CMake, are asked from node.
+find_program(NODE_EXECUTABLE node REQUIRED)
 if(NOT DEFINED CMAKE_JS_INC OR CMAKE_JS_INC STREQUAL "")
-  find_program(NODE_EXECUTABLE node REQUIRED)
   execute_process(
     COMMAND ${NODE_EXECUTABLE} -p
       "require('node-api-headers').include_dir+';'+require('node-addon-api').include_dir.replace(/\\\\/g,'/')"
@@ -21,15 +21,14 @@ if(UNIX AND NOT APPLE)
   target_link_options(polylm PRIVATE -Wl,--exclude-libs,ALL -Wl,--gc-sections -Wl,-z,noexecstack
     -Wl,-z,relro -Wl,-z,now "-Wl,--version-script=${CMAKE_CURRENT_SOURCE_DIR}/csrc/addon.map")
   set_target_properties(polylm PROPERTIES LINK_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/csrc/addon.map)
-  if(NOT POLYLM_SANITIZE)
+  if(POLYLM_PORTABLE)
+    polylm_link_portable(polylm)
+  elseif(NOT POLYLM_SANITIZE)
     target_link_options(polylm PRIVATE -static-libstdc++)
   endif()
 elseif(APPLE)
   target_link_options(polylm PRIVATE -undefined dynamic_lookup)
-endif()
-if(MSVC AND CMAKE_JS_NODELIB_DEF AND CMAKE_JS_NODELIB_TARGET)
-  execute_process(COMMAND ${CMAKE_AR} /def:${CMAKE_JS_NODELIB_DEF} /out:${CMAKE_JS_NODELIB_TARGET}
-    ${CMAKE_STATIC_LINKER_FLAGS})
-  target_link_options(polylm PRIVATE /DELAYLOAD:node.exe)
-  target_link_libraries(polylm PRIVATE delayimp)
+elseif(MINGW)
+  include(cmake/windows.cmake)
+  polylm_link_windows(polylm)
 endif()

@@ -4,9 +4,11 @@
 include(CheckCXXCompilerFlag)
 set(POLYLM_ISA_SELECTED ${CMAKE_CURRENT_SOURCE_DIR}/csrc/cpu/isa_scalar.cc)
 set(POLYLM_ISA_DEFINITIONS "")
-set(POLYLM_ISA_COMMON "")
-if(NOT MSVC)
-  set(POLYLM_ISA_COMMON -ffp-contract=off)
+set(POLYLM_ISA_COMMON -ffp-contract=off)
+if(MINGW)
+  # The stack of Windows is aligned to 16 bytes, GCC assumes 32 and 64 for vectors: the assembler takes
+  # moves that need no alignment. Unwind tables of Windows cannot name the registers xmm16 to xmm31.
+  list(APPEND POLYLM_ISA_COMMON -Wa,-muse-unaligned-vector-move -fno-asynchronous-unwind-tables)
 endif()
 set_source_files_properties(${POLYLM_ISA_SELECTED} PROPERTIES COMPILE_OPTIONS "${POLYLM_ISA_COMMON}"
   SKIP_UNITY_BUILD_INCLUSION ON SKIP_PRECOMPILE_HEADERS ON)
@@ -31,7 +33,7 @@ string(TOLOWER "${CMAKE_SYSTEM_PROCESSOR}" POLYLM_PROCESSOR)
 if(NODE_ARCH)
   string(TOLOWER "${NODE_ARCH}" POLYLM_PROCESSOR)
 endif()
-if(POLYLM_PROCESSOR MATCHES "x64|x86_64|amd64" AND NOT MSVC)
+if(POLYLM_PROCESSOR MATCHES "x64|x86_64|amd64")
   polylm_isa(avx2 -mavx2 -mfma -mf16c)
   polylm_isa(avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma)
   polylm_isa(avx512bf16 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mfma)

@@ -1,5 +1,6 @@
 // model.ts: the public Model: what a loaded model can do. Each method checks what it was given and hands
 // over; loading is in load.ts. No asynchronous method throws synchronously.
+import { withoutPlaces } from './binary.js'
 import type { GenerationConfig } from './checkpoint/types.js'
 import type { Core } from './core.js'
 import { encodeText, prepareGenerate, runGenerate, runStream, withValue } from './core.js'
@@ -376,7 +377,7 @@ export const Model: ModelStatic = {
         ...(reason === '' ? {} : { reason }),
       }))
     } catch (e) {
-      const reason = e instanceof Error ? e.message : String(e)
+      const reason = withoutPlaces(e instanceof Error ? e.message : String(e))
       return [{ kind: 'cpu', name: 'cpu', usable: false, reason, memory: 0, free: 0 }]
     }
   },

@@ -3,9 +3,9 @@
 // PolyLMError. Trap: paths come from __dirname, not import.meta.url, whose CJS shim breaks in folders
 // with '#' or '%' (tsup's shim for the former is right in both module systems).
 /// <reference path="./node-gyp-build.d.ts" />
-import { existsSync } from 'node:fs'
 import path from 'node:path'
 import nodeGypBuild from 'node-gyp-build'
+import { binaryPlaces, noBinary, type BinaryPlace } from './binary.js'
 import { errorCodes, PolyLMError, type ErrorCode } from './errors.js'
 
 /** A part of a prompt as the core takes it. */
@@ -234,34 +234,26 @@ export function loadNative<Extra = unknown>(): Native & Extra {
   return loaded as Native & Extra
 }
 
+const root = path.join(__dirname, '..')
+
 function open(): Native {
-  const root = path.join(__dirname, '..')
   try {
     return nodeGypBuild(root) as Native
   } catch (cause) {
-    const platform = `${process.platform}-${process.arch}`
-    const tried = [
-      path.join(root, 'build', 'Release'),
-      path.join(root, 'prebuilds', platform),
-    ]
-    const damaged = tried.some(folder => existsSync(folder)) && !isMissing(cause)
-    throw new PolyLMError(
-      'NO_BINARY',
-      damaged
-        ? `the native binary of polylm for ${platform} cannot be loaded: ${messageOf(cause)}`
-        : `there is no native binary of polylm for ${platform} (Node ${process.versions.node}); ` +
-          `looked in ${tried.join(' and ')}`,
-      {
-        platform,
-        tried,
-        cause,
-        hint: 'run `npx polylm-build` to compile it here (needs a C++20 compiler and CMake 3.21)',
-      },
-    )
+    throw noBinary(root, cause, messageOf(cause))
   }
 }
 
-const isMissing = (e: unknown): boolean => messageOf(e).startsWith('No native build was found')
+/** The file that {@link loadNative} loads, and the folders that are searched for it. */
+export function findBinary(): { readonly file?: string; readonly places: readonly BinaryPlace[] } {
+  const places = binaryPlaces(root)
+  try {
+    return { file: nodeGypBuild.path(root), places }
+  } catch {
+    return { places }
+  }
+}
+
 // Errors of another realm (a vm context) are no instances of this one's Error.
 const messageOf = (e: unknown): string => {
   const { message } = (typeof e === 'object' && e !== null ? e : {}) as { message?: unknown }

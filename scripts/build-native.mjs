@@ -10,6 +10,7 @@ import { createRequire } from 'node:module'
 import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { host, targets } from './targets.mjs'
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..')
 const cmakeFloor = [3, 21]
@@ -20,6 +21,8 @@ const install = {
   win32: 'Windows: Visual Studio Build Tools with "Desktop development with C++", which contains CMake',
 }
 
+const usage = '--arch= --config= --copy-to= --folder= --target='
+
 function stop(...lines) {
   for (const line of lines) console.error(`polylm: ${line}`)
   process.exit(1)
@@ -29,7 +32,7 @@ function readArguments(args) {
   const options = {}
   for (const arg of args) {
     const [, name, value] = /^--([a-z-]+)(?:=(.*))?$/.exec(arg) ?? []
-    if (!['arch', 'config', 'copy-to', 'help'].includes(name)) stop(`unknown argument ${arg}; known are --arch= --config= --copy-to=`)
+    if (!['arch', 'config', 'copy-to', 'folder', 'help', 'target'].includes(name)) stop(`unknown argument ${arg}; known are ${usage}`)
     options[name] = value ?? true
   }
   return options
@@ -81,9 +84,9 @@ function changedOptions(folder, definitions) {
   return whole ? definitions.filter(([name, value]) => cache.get(name) !== value) : undefined
 }
 
-function commands({ folder, arch, config, jobs, definitions }) {
+function commands({ folder, arch, config, jobs, definitions, away }) {
   const configured = changedOptions(folder, definitions)
-  const tool = cmakeJs()
+  const tool = away ? undefined : cmakeJs()
   const build = ['cmake', ['--build', folder, '--config', config, '--parallel', String(jobs)]]
   if (configured?.length === 0) return [build]
   if (tool !== undefined) {
@@ -118,18 +121,24 @@ function copyIfChanged(file, to) {
 
 const options = readArguments(process.argv.slice(2))
 if (options.help) {
-  console.log('compiles the native part of polylm: polylm-build [--arch=x64] [--config=Release] [--copy-to=build/Release]')
+  console.log('compiles the native part of polylm: polylm-build [--arch=x64] [--config=Release] [--copy-to=build/Release]' +
+    `\n  --target=<${[...targets.keys()].join('|')}>  for another system, with cmake/toolchains/<target>.cmake`)
   process.exit(0)
 }
+const target = options.target ?? `${process.platform}-${options.arch ?? process.env.npm_config_arch ?? process.arch}`
+const away = target !== host && options.target !== undefined
+const toolchain = path.join(root, 'cmake/toolchains', `${target}.cmake`)
+if (away && !existsSync(toolchain)) stop(`${target} cannot be built on ${host}: there is no ${toolchain}`)
 checkCmake()
-checkCompiler()
-const arch = options.arch ?? process.env.npm_config_arch ?? process.arch
+if (!away) checkCompiler()
+const arch = target.split('-')[1]
 const config = options.config ?? 'Release'
-const folder = path.join(root, 'build-cmake', `${process.platform}-${arch}-${config}`)
+const folder = path.join(root, 'build-cmake', options.folder ?? `${target}-${config}`)
 const jobs = process.env.POLYLM_JOBS ?? availableParallelism()
 const definitions = Object.entries(process.env)
   .filter(([name]) => name.startsWith('POLYLM_CMAKE_')).map(([name, value]) => [name.slice('POLYLM_CMAKE_'.length), value])
-run(commands({ folder, arch, config, jobs, definitions }))
+if (away) definitions.push(['CMAKE_TOOLCHAIN_FILE', toolchain])
+run(commands({ folder, arch, config, jobs, definitions, away }))
 const built = [path.join(folder, config, 'polylm.node'), path.join(folder, 'polylm.node')].find(existsSync)
 if (built === undefined) stop('the build ended without polylm.node (was it configured with POLYLM_ADDON=OFF?)')
 copyIfChanged(built, path.resolve(root, options['copy-to'] ?? path.join('build', config), 'polylm.node'))

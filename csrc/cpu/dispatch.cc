@@ -72,11 +72,14 @@ void overlay(const KernelTable& upper, KernelTable* table) {
 
 using Tables = std::array<KernelTable, kIsaCount>;
 
+// Trap: a function that makes a table is itself compiled for its instruction set, so it is called
+// only where that runs; the tables above stay as the last one that does, and nobody asks for them.
 Tables merged_tables() {
   Tables tables;
   KernelTable table;
   for (size_t i = 0; i < tables.size(); ++i) {
-    if (kRows[i].kernels != nullptr) overlay(kRows[i].kernels(), &table);
+    const Row& row = kRows[i];
+    if (row.kernels != nullptr && row.runs(cpu_features())) overlay(row.kernels(), &table);
     tables[i] = table;
   }
   return tables;

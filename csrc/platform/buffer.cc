@@ -1,4 +1,4 @@
-// buffer.cc: mmap with huge pages, guard pages and a failure hook. See buffer.h.
+// buffer.cc: mmap with huge pages, guard pages and a failure hook; VirtualAlloc on Windows.
 #include "platform/buffer.h"
 
 #include <atomic>
@@ -14,7 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #else
-#include <cstring>
+#include <windows.h>
 #endif
 
 namespace polylm {
@@ -86,15 +86,25 @@ Buffer::Buffer(int64_t size_bytes, const char* purpose) : size_bytes_(size_bytes
   if (size_bytes == 0) return;
   POLYLM_CHECK_LT(0, size_bytes);
   if (fault_now()) out_of_memory(size_bytes, purpose);
-  map_bytes_ = static_cast<size_t>(round_up(size_bytes, kLine));
-  map_ = ::operator new(map_bytes_, std::align_val_t{kLine}, std::nothrow);
-  if (map_ == nullptr) out_of_memory(size_bytes, purpose);
-  std::memset(map_, 0, map_bytes_);
-  data_ = map_;
+  // Without huge pages: Windows gives them to privileged accounts only, and never untouched.
+  SYSTEM_INFO system{};
+  GetSystemInfo(&system);
+  const auto page = static_cast<int64_t>(system.dwPageSize);
+  const int64_t guard = guards.load() ? page : 0;
+  const int64_t body = round_up(size_bytes, page);
+  map_bytes_ = static_cast<size_t>(checked_add(body, guard));
+  map_ = VirtualAlloc(nullptr, map_bytes_, MEM_RESERVE, PAGE_NOACCESS);
+  const bool usable = map_ != nullptr && VirtualAlloc(map_, static_cast<size_t>(body), MEM_COMMIT,
+                                                      PAGE_READWRITE) != nullptr;
+  if (!usable) {
+    if (map_ != nullptr) VirtualFree(map_, 0, MEM_RELEASE);
+    out_of_memory(size_bytes, purpose);
+  }
+  data_ = static_cast<char*>(map_) + (guard > 0 ? body - round_up(size_bytes, kLine) : 0);
 }
 
 Buffer::~Buffer() {
-  if (map_ != nullptr) ::operator delete(map_, std::align_val_t{kLine});
+  if (map_ != nullptr) VirtualFree(map_, 0, MEM_RELEASE);
 }
 
 #endif

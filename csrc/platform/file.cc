@@ -1,5 +1,8 @@
-// file.cc: POSIX implementation of File. Interrupted and short reads are continued.
+// file.cc: POSIX implementation of File. Interrupted and short reads are continued. Not here: the
+// one for Windows (file_windows.cc).
 #include "platform/file.h"
+
+#if !defined(_WIN32)
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -13,13 +16,13 @@
 namespace polylm {
 namespace {
 
+int fd_of(intptr_t descriptor) { return static_cast<int>(descriptor); }
+
 std::string system_error(int code) { return std::strerror(code); }
 
 int64_t mtime_ns(const struct stat& s) {
 #if defined(__APPLE__)
   return static_cast<int64_t>(s.st_mtimespec.tv_sec) * 1000000000 + s.st_mtimespec.tv_nsec;
-#elif defined(_WIN32)
-  return static_cast<int64_t>(s.st_mtime) * 1000000000;
 #else
   return static_cast<int64_t>(s.st_mtim.tv_sec) * 1000000000 + s.st_mtim.tv_nsec;
 #endif
@@ -52,25 +55,25 @@ File::File(const FileIdentity& identity) : path_(identity.path) {
          "cannot open " + quoted(path_) + ": " + system_error(code));
   }
   struct stat found {};
-  if (::fstat(descriptor_, &found) != 0 || !S_ISREG(found.st_mode)) {
-    ::close(descriptor_);
+  if (::fstat(fd_of(descriptor_), &found) != 0 || !S_ISREG(found.st_mode)) {
+    ::close(fd_of(descriptor_));
     fail(Code::kFileIo, quoted(path_) + " is not a regular file");
   }
   size_bytes_ = static_cast<int64_t>(found.st_size);
   try {
     check_identity(identity, found);
   } catch (...) {
-    ::close(descriptor_);
+    ::close(fd_of(descriptor_));
     throw;
   }
 }
 
-File::~File() { ::close(descriptor_); }
+File::~File() { ::close(fd_of(descriptor_)); }
 
 void File::read(int64_t offset, size_t bytes, void* out) const {
   auto* at = static_cast<char*>(out);
   while (bytes > 0) {
-    const ssize_t got = ::pread(descriptor_, at, bytes, static_cast<off_t>(offset));
+    const ssize_t got = ::pread(fd_of(descriptor_), at, bytes, static_cast<off_t>(offset));
     if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (got < 0) {
       fail(Code::kFileIo, "cannot read " + quoted(path_) + " at byte " + std::to_string(offset) +
@@ -89,3 +92,5 @@ void File::read(int64_t offset, size_t bytes, void* out) const {
 }
 
 }  // namespace polylm
+
+#endif

@@ -33,7 +33,7 @@ class File {
  private:
   std::string path_;
   int64_t size_bytes_ = 0;
-  int descriptor_ = -1;
+  intptr_t descriptor_ = -1;  // wide enough for a HANDLE of Windows
 };
 
 }  // namespace polylm

@@ -1,4 +1,5 @@
-// memory_info.cc: /proc/meminfo, then every cgroup (v2 and v1) from this process's up to the root.
+// memory_info.cc: /proc/meminfo, then every cgroup (v2 and v1) from this process's up to the root;
+// one question to the system on macOS and Windows.
 #include "platform/memory_info.h"
 
 #include <algorithm>
@@ -9,9 +10,13 @@
 
 #if defined(__APPLE__)
 #include <sys/sysctl.h>
+#elif defined(_WIN32)
+#include <windows.h>
 #endif
 
 namespace polylm {
+
+#if !defined(__APPLE__) && !defined(_WIN32)
 namespace {
 
 // A number in a file of one word; -1 when there is none ("max", no such file).
@@ -57,6 +62,7 @@ void apply_cgroups(MemoryInfo* info) {
 }
 
 }  // namespace
+#endif
 
 MemoryInfo memory_info() {
   MemoryInfo info;
@@ -64,6 +70,12 @@ MemoryInfo memory_info() {
   int64_t size = 0;
   size_t length = sizeof size;
   if (sysctlbyname("hw.memsize", &size, &length, nullptr, 0) == 0) info = {size, size};
+#elif defined(_WIN32)
+  MEMORYSTATUSEX status{};
+  status.dwLength = sizeof status;
+  if (GlobalMemoryStatusEx(&status) != 0) {
+    info = {static_cast<int64_t>(status.ullTotalPhys), static_cast<int64_t>(status.ullAvailPhys)};
+  }
 #else
   std::ifstream in("/proc/meminfo");
   for (std::string line; std::getline(in, line);) {

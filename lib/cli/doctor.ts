@@ -6,7 +6,9 @@ import { promisify } from 'node:util'
 import { Command } from 'commander'
 import { Model } from '../index.js'
 import type { DeviceInfo } from '../index.js'
-import { loadNative } from '../native.js'
+import { describePlace, withoutPlaces } from '../binary.js'
+import { isPolyLMError } from '../index.js'
+import { findBinary, loadNative } from '../native.js'
 import { exitCodes, QuietFailure } from './failure.js'
 import { bytes, paint, print, printJson, table } from './terminal.js'
 
@@ -18,9 +20,14 @@ Examples:
 interface Diagnosis {
   readonly polylm: {
     readonly binary: 'found' | 'missing'
+    /** The file that is loaded. */
+    readonly file?: string
+    /** Where it was looked for, the first first, and what is there. */
+    readonly searched: readonly string[]
     readonly compiler?: string
     readonly cudaBuilt?: boolean
     readonly problem?: string
+    readonly hint?: string
   }
   readonly node: { readonly version: string; readonly npm: string; readonly platform: string; readonly libc?: string }
   readonly cpu: { readonly model: string; readonly cores: number; readonly forcedIsa?: string }
@@ -59,11 +66,18 @@ async function diagnose(): Promise<Diagnosis> {
 }
 
 function binary(): Diagnosis['polylm'] {
+  const { file, places } = findBinary()
+  const searched = places.map(describePlace)
   try {
     const { compiler, cuda } = loadNative().describe()
-    return { binary: 'found', compiler, cudaBuilt: cuda }
+    return { binary: 'found', ...(file === undefined ? {} : { file }), searched, compiler, cudaBuilt: cuda }
   } catch (e) {
-    return { binary: 'missing', problem: e instanceof Error ? e.message : String(e) }
+    const problem = withoutPlaces(e instanceof Error ? e.message : String(e))
+    const hint = isPolyLMError(e) ? e.hint : undefined
+    return {
+      binary: 'missing', ...(file === undefined ? {} : { file }), searched, problem,
+      ...(hint === undefined ? {} : { hint }),
+    }
   }
 }
 
@@ -97,7 +111,7 @@ function memoryLimit(): { limit?: number } {
 function adviceFor({ polylm, node, devices, memory }: Omit<Diagnosis, 'advice'>): string[] {
   const list: string[] = []
   if (polylm.binary === 'missing') {
-    list.push('compile the native part: npx polylm-build (needs CMake 3.21 and g++ 12, clang 14 or newer)')
+    list.push(polylm.hint ?? 'compile the native part: npx polylm-build')
   }
   if (Number(node.version.split('.')[0]) < 20) list.push('polylm needs Node 20 or newer')
   if (polylm.binary === 'found' && !devices.some(device => device.usable)) {
@@ -113,6 +127,9 @@ function asText({ polylm, node, cpu, memory, devices, advice: list }: Diagnosis)
   const head = table([
     ['binary', found ? `found, compiler ${polylm.compiler}, ${polylm.cudaBuilt === true ? 'with' : 'without'} CUDA`
       : paint('red', `missing: ${polylm.problem}`)],
+    ...(found && polylm.file !== undefined
+      ? [['file', polylm.file]]
+      : polylm.searched.map(line => ['looked in', line])),
     ['node', `${node.version}, npm ${node.npm}, ${node.platform}${node.libc === undefined ? '' : `, ${node.libc}`}`],
     ['cpu', `${cpu.model}, ${cpu.cores} cores${cpu.forcedIsa === undefined ? '' : `, POLYLM_ISA=${cpu.forcedIsa}`}`],
     ['memory', `${bytes(memory.free)} free of ${bytes(memory.total)}` +

@@ -72,8 +72,8 @@ describe('a missing binary', () => {
     const e = await load(new Error('No native build was found for platform=x'))
     expect(e).toMatchObject({ code: 'NO_BINARY', platform: `${process.platform}-${process.arch}` })
     const { tried, message, hint } = e as { tried: string[]; message: string; hint: string }
-    expect(tried).toHaveLength(2)
-    for (const folder of tried) expect(message).toContain(folder)
+    expect(tried.length).toBeGreaterThan(2)
+    for (const folder of tried) expect(message).toContain(`\n  ${folder}: `)
     expect(hint).toContain('npx polylm-build')
   })
 
