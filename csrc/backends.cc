@@ -2,6 +2,7 @@
 #include "backends.h"
 
 #include <algorithm>
+#include <mutex>
 
 #include "cpu/cpu_ops.h"
 #include "cpu/probe.h"
@@ -108,13 +109,30 @@ std::vector<DeviceReport> list_devices() {
   return reports;
 }
 
-double probe_read_bandwidth(int64_t threads) {
-  return cpu_read_bandwidth(probe_threads(threads), int64_t{5} << 28, 7);
+double probe_read_bandwidth(int64_t threads, int64_t size_bytes) {
+  static std::mutex mutex;
+  static std::unique_ptr<BandwidthProbe> probe;
+  static int64_t probe_workers = 0;
+  static int64_t probe_bytes = 0;
+  const std::lock_guard<std::mutex> lock(mutex);
+  const int64_t workers = probe_threads(threads);
+  const int64_t wanted_bytes = size_bytes > 0 ? size_bytes : int64_t{5} << 28;
+  if (probe == nullptr || workers != probe_workers || wanted_bytes != probe_bytes) {
+    probe.reset();
+    probe = std::make_unique<BandwidthProbe>(workers, wanted_bytes);
+    probe_workers = workers;
+    probe_bytes = wanted_bytes;
+  }
+  std::vector<double> speeds;
+  for (int round = 0; round < 7; ++round) speeds.push_back(probe->pass());
+  std::nth_element(speeds.begin(), speeds.begin() + 3, speeds.end());
+  return speeds[3];
 }
 
-double probe_fma_peak(int64_t threads, Precision precision) {
-  const Isa isa = precision == Precision::kFp32 ? std::min(best_isa(), Isa::kAvx512) : best_isa();
-  return cpu_multiply_peak(probe_threads(threads), isa, 9);
+double probe_fma_peak(int64_t threads, Precision precision, int64_t rounds) {
+  const Isa used = isa_from_environment();
+  const Isa isa = precision == Precision::kFp32 ? std::min(used, Isa::kAvx512) : used;
+  return cpu_multiply_peak(probe_threads(threads), isa, rounds);
 }
 
 }  // namespace polylm

@@ -30,10 +30,11 @@ struct DeviceReport {
 };
 std::vector<DeviceReport> list_devices();
 
-// Yardsticks for benchmarks, measured when called (a second or two each). threads 0: as many as a
-// model would get. GB/s (1e9) of a read-only stream over more than 1 GB, median of several passes.
-double probe_read_bandwidth(int64_t threads);
+// Yardsticks for benchmarks, measured when called (less than a second each). threads 0: as many as
+// a model would get. GB/s (1e9) of a read-only stream, median of several passes over size_bytes,
+// which stay allocated for the next call; 0: more than 1 GB, which no cache holds.
+double probe_read_bandwidth(int64_t threads, int64_t size_bytes = 0);
 // TFLOP/s of multiply-adds in registers, of the kind that products at this precision use.
-double probe_fma_peak(int64_t threads, Precision precision);
+double probe_fma_peak(int64_t threads, Precision precision, int64_t rounds = 9);
 
 }  // namespace polylm

@@ -1,5 +1,5 @@
 // bench-support.ts: what `polylm bench` needs and the package does not offer: models with random weights
-// and the speed of this machine's memory. Not exported.
+// and the limits of this machine. Not exported.
 import type { ModelConfig } from './checkpoint/types.js'
 import { checkLoad } from './load-options.js'
 import { loadRandom } from './load.js'
@@ -30,7 +30,15 @@ export async function createRandomModel(shape: RandomModelShape, options?: LoadO
   return makeModel(await loadRandom(config, checkLoad(options)))
 }
 
-/** Bytes per second that `threads` CPU workers (0: as many as a model gets) read from memory. */
-export async function probeBandwidth(threads: number): Promise<number> {
-  return await fromCore(() => loadNative().probeBandwidth(threads))
+/**
+ * Bytes per second that `threads` CPU workers (0: as many as a model gets) read from `bytes` of memory, which stay
+ * allocated; 0 is more than any cache holds.
+ */
+export async function probeBandwidth(threads: number, bytes = 0): Promise<number> {
+  return await fromCore(() => loadNative().probeBandwidth(threads, bytes))
+}
+
+/** Multiply-adds per second (each counts as two) in registers, of the kind that products at this `dtype` use. */
+export async function probeProducts(threads: number, dtype: string, rounds = 9): Promise<number> {
+  return await fromCore(() => loadNative().probeProducts(threads, dtype === 'fp32' ? 'fp32' : 'bf16', rounds))
 }

@@ -218,8 +218,10 @@ export interface Native {
     load: NativeLoad,
     onProgress: (loaded: number, total: number, file: string) => void,
   ): { promise: Promise<NativeWeights>; cancel(): void }
-  /** Bytes per second that `threads` CPU workers (0: the default) read from memory. */
-  probeBandwidth(threads: number): Promise<number>
+  /** Bytes per second that `threads` CPU workers (0: the default) read from `bytes` of memory (0: more than 1 GB). */
+  probeBandwidth(threads: number, bytes: number): Promise<number>
+  /** Floating point operations per second that they do in registers, as products of this precision; a median. */
+  probeProducts(threads: number, dtype: 'bf16' | 'fp32', rounds: number): Promise<number>
 }
 
 let loaded: Native | undefined

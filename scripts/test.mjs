@@ -94,6 +94,10 @@ if (built && only !== 'js') {
   const program = nativeTests()
   if (program === undefined) fail('native tests (program not found)')
   else count('native', 'native tests', await run('native tests', program, args.slice(0, 1), { POLYLM_FLAT: flatFixtures() }))
+  for (const bench of args.length === 0 ? ['polylm_bench', 'polylm_limits'] : []) {
+    const file = nativeTests(bench)
+    if (file === undefined || (await run(`${bench} --smoke`, file, ['--smoke', '--json'])).status !== 0) fail(bench)
+  }
   const emulated = nativeTests('polylm_cuda_emulated', 'test/cuda_emulator')
   if (emulated !== undefined && (args.length === 0 || args[0].includes('cuda'))) {
     count('native', 'CUDA on an emulator', await run('CUDA on an emulator', emulated, args.slice(0, 1)))

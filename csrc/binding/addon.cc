@@ -10,6 +10,8 @@
 #include <dlfcn.h>
 #endif
 
+#include <algorithm>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -78,18 +80,39 @@ Napi::Value devices(const Napi::CallbackInfo& info) {
   });
 }
 
+// A yardstick measured on a thread of its own; the promise gives a number per second.
+Napi::Value start_probe(Napi::Env env, const char* name, std::function<double()> measure) {
+  return start_job(env, name, [measure](const Notify&) {
+    const auto found = std::make_shared<double>(0);
+    JobSteps steps;
+    steps.work = [found, measure] { *found = measure(); };
+    steps.result = [found](Napi::Env now) { return Napi::Value(Napi::Number::New(now, *found)); };
+    return steps;
+  });
+}
+
+int64_t read_count(const Napi::Value& value, const char* name) {
+  if (!value.IsNumber()) wrong_type(name, "a number");
+  return to_int64(value.As<Napi::Number>().DoubleValue(), name);
+}
+
 Napi::Value probe_bandwidth(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] {
-    if (!info[0].IsNumber()) wrong_type("threads", "a number");
-    const int64_t threads = to_int64(info[0].As<Napi::Number>().DoubleValue(), "threads");
-    return start_job(info.Env(), "polylm:bandwidth", [threads](const Notify&) {
-      const auto found = std::make_shared<double>(0);
-      JobSteps steps;
-      steps.work = [found, threads] { *found = probe_read_bandwidth(threads) * 1e9; };
-      steps.result = [found](Napi::Env env) {
-        return Napi::Value(Napi::Number::New(env, *found));
-      };
-      return steps;
+    const int64_t threads = read_count(info[0], "threads");
+    const int64_t bytes = read_count(info[1], "bytes");
+    return start_probe(info.Env(), "polylm:bandwidth",
+                       [threads, bytes] { return probe_read_bandwidth(threads, bytes) * 1e9; });
+  });
+}
+
+Napi::Value probe_products(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] {
+    const int64_t threads = read_count(info[0], "threads");
+    const bool fp32 = info[1].IsString() && info[1].As<Napi::String>().Utf8Value() == "fp32";
+    const Precision precision = fp32 ? Precision::kFp32 : Precision::kBf16;
+    const int64_t rounds = std::max<int64_t>(1, read_count(info[2], "rounds"));
+    return start_probe(info.Env(), "polylm:products", [threads, precision, rounds] {
+      return probe_fma_peak(threads, precision, rounds) * 1e12;
     });
   });
 }
@@ -116,6 +139,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("devices", Napi::Function::New(env, devices, "devices"));
   exports.Set("loadWeights", Napi::Function::New(env, load_weights, "loadWeights"));
   exports.Set("probeBandwidth", Napi::Function::New(env, probe_bandwidth, "probeBandwidth"));
+  exports.Set("probeProducts", Napi::Function::New(env, probe_products, "probeProducts"));
   init_tokenizer(env, exports);
   return exports;
 }

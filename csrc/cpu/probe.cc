@@ -39,12 +39,12 @@ BandwidthProbe::BandwidthProbe(int64_t threads, int64_t size_bytes)
   });
 }
 
-double BandwidthProbe::pass() {
+double BandwidthProbe::pass(int64_t workers) {
   constexpr int64_t kChunk = int64_t{4} << 20;
   const KernelTable& kernels = kernels_of(best_isa());
-  SharedWork chunks(ceil_div(share_ * threads_, kChunk), 1, threads_);
+  SharedWork chunks(ceil_div(share_ * threads_, kChunk), 1, workers);
   const auto start = Clock::now();
-  ThreadPool::shared().run_helped(threads_, [&](int64_t worker) {
+  ThreadPool::shared().run_helped(workers, [&](int64_t worker) {
     int64_t helped = 0;
     for (Range one; chunks.take(worker, &helped, &one);) {
       const int64_t from = one.begin * kChunk;

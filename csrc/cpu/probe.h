@@ -14,7 +14,8 @@ namespace polylm {
 class BandwidthProbe {
  public:
   BandwidthProbe(int64_t threads, int64_t size_bytes);
-  double pass();  // GB/s (1e9 bytes) of one pass over all of it
+  double pass() { return pass(threads_); }  // GB/s (1e9 bytes) of one pass over all of it
+  double pass(int64_t workers);             // the same by fewer workers
 
  private:
   int64_t threads_;

@@ -1,39 +1,64 @@
-// bench.ts: `polylm bench`: how fast a model runs here, beside what this machine's memory can deliver.
+// bench.ts: `polylm bench`: how fast a model runs here, beside what this machine's memory and arithmetic can deliver.
 // Weights are random for --shape, so no download is needed; speed does not depend on their values.
 // Trap: timed numbers are for reading and comparing on one machine in one hour, never for assertions.
 import { writeFile } from 'node:fs/promises'
 import { Command, InvalidArgumentError, Option } from 'commander'
-import { probeBandwidth } from '../bench-support.js'
-import { barChart } from './bench-chart.js'
-import { measure } from './bench-measure.js'
-import type { BenchPlan, BenchReport } from './bench-measure.js'
-import { benchModel, shapes } from './bench-shapes.js'
+import { Model } from '../index.js'
+import { benchChart } from './bench-chart.js'
+import { answerProbes, measureLimits } from './bench-limits.js'
+import { limitsReport, measure, threadsOf } from './bench-measure.js'
+import type { BenchPlan } from './bench-plan.js'
+import { asText, rate } from './bench-report.js'
+import { benchSource, shapes } from './bench-shapes.js'
+import type { Limits } from './bench-stats.js'
 import { integerList } from './decoding-flags.js'
 import { UsageError } from './failure.js'
 import { Interrupt } from './interrupt.js'
 import { addModelFlags, loadOptions, splitModel } from './model-flags.js'
-import { bytes, note, paint, print, printJson, table } from './terminal.js'
+import { print, printJson, table } from './terminal.js'
 
 const examples = `
+Each run stands between two looks at the machine's limits. Runs between looks that differ by more than a tenth are taken
+again, and a row that stays so is marked noisy.
+
 Examples:
   polylm bench --shape 1.7b
-  polylm bench ./polylm-13b --batch 1,8 --json
-  polylm bench --shape tiny --smoke`
+  polylm bench --shape 1.7b --batch 1,16 --depth 0,1900 --json
+  polylm bench ./polylm-13b --prompt 128 --batch 1,8 --svg speed.svg
+  polylm bench --limits`
 
 interface BenchOptions {
   readonly shape?: string
   readonly smoke?: true
+  readonly limits?: true
+  readonly answerProbes?: true
+  readonly prompt: readonly number[]
   readonly batch: readonly number[]
-  readonly prefill: readonly number[]
+  readonly depth?: readonly number[]
   readonly tokens: number
+  readonly repeats: number
   readonly json?: true
   readonly svg?: string
 }
 
-function counts(text: string): number[] {
-  const list = integerList(text)
-  if (list.length === 0 || list.some(value => value < 1)) throw new InvalidArgumentError('It must be as 1,4,8.')
-  return list
+function counts(least: number, most: number): (text: string) => number[] {
+  return text => {
+    const list = integerList(text)
+    if (list.length === 0 || list.some(value => value < least || value > most)) {
+      const example = least === 0 ? '0,1900' : '1,4,16'
+      throw new InvalidArgumentError(`It must be numbers from ${least} to ${most}, as ${example}.`)
+    }
+    return list
+  }
+}
+
+function one(least: number, most: number): (text: string) => number {
+  const read = counts(least, most)
+  return text => {
+    const [value, second] = read(text)
+    if (value === undefined || second !== undefined) throw new InvalidArgumentError('It must be one number.')
+    return value
+  }
 }
 
 /** The `bench` command. */
@@ -43,33 +68,39 @@ export function benchCommand(): Command {
     .usage('[options] <model | --demo | --shape 1.7b>')
     .argument('[model]', 'a directory in Hugging Face layout')
     .addOption(new Option('--shape <name>', 'random weights of this shape').choices(Object.keys(shapes)))
-    .addOption(new Option('--prefill <list>', 'prompt lengths').argParser(counts).default([128, 512], '128,512'))
-    .addOption(new Option('--batch <list>', 'sequences decoded together').argParser(counts).default([1, 4, 8], '1,4,8'))
-    .addOption(new Option('--tokens <n>', 'new tokens of each sequence').argParser(text => counts(text)[0]).default(32))
-    .option('--smoke', 'sizes of a test run: a few tokens, batch 1 and 2')
+    .addOption(new Option('--prompt <list>', 'lengths of prompts, for prefill')
+      .argParser(counts(1, 1_000_000)).default([128, 512, 2000], '128,512,2000'))
+    .addOption(new Option('--batch <list>', 'sequences decoded together')
+      .argParser(counts(1, 1024)).default([1, 4, 16, 64], '1,4,16,64'))
+    .addOption(new Option('--depth <list>', 'tokens before those decoded (default: 0, and 1900 for one sequence)')
+      .argParser(counts(0, 1_000_000)))
+    .addOption(new Option('--tokens <n>', 'new tokens of each sequence').argParser(one(2, 1_000_000)).default(32))
+    .addOption(new Option('--repeats <n>', 'quiet runs of each row; twice as many are tried')
+      .argParser(one(1, 1000)).default(3))
+    .option('--smoke', 'sizes of a test run: a few tokens, one round')
+    .option('--limits', 'measure the machine alone')
+    .addOption(new Option('--answer-probes').hideHelp())
     .option('--json', 'print one JSON object')
-    .option('--svg <file>', 'write a bar chart')
+    .option('--svg <file>', 'write a picture')
   return addModelFlags(command).addHelpText('after', examples).action(() => bench(command))
 }
 
 async function bench(command: Command): Promise<void> {
   const options = command.opts<BenchOptions>()
+  const load = loadOptions(command)
+  const probe = { threads: threadsOf(load), dtype: load.dtype ?? 'bf16', smoke: options.smoke === true }
+  if (options.answerProbes === true) return await answerProbes(probe)
+  if (options.limits === true) return await printLimits(command, await measureLimits(probe))
   if (options.shape !== undefined && (command.args.length > 0 || command.getOptionValue('demo') === true)) {
     throw new UsageError('a model and --shape were given', 'give one of them')
   }
   const dir = options.shape === undefined ? splitModel(command, 0).dir : undefined
-  const load = loadOptions(command)
-  const plan: BenchPlan = options.smoke === true
-    ? { prefill: [16], batch: [1, 2], tokens: 4, rounds: 1 }
-    : { prefill: options.prefill, batch: options.batch, tokens: options.tokens, rounds: 3 }
   const interrupt = new Interrupt()
   try {
-    note(paint('dim', 'measuring the memory ...', process.stderr))
-    const before = await probeBandwidth(typeof load.threads === 'number' ? load.threads : 0)
-    note(paint('dim', 'loading ...', process.stderr))
-    const source = dir ?? { shape: options.shape ?? '' }
-    const report = await measure(() => benchModel(source, load, interrupt.signal), plan, before, interrupt.signal)
-    if (options.svg !== undefined) await writeFile(options.svg, barChart(report))
+    const source = await benchSource(dir ?? { shape: options.shape ?? '' }, interrupt.signal)
+    const [cpu] = await Model.devices()
+    const report = await measure(source, planOf(options), load, cpu?.free ?? 0, interrupt.signal)
+    if (options.svg !== undefined) await writeFile(options.svg, benchChart(report))
     if (options.json === true) await printJson(report)
     else await print(asText(report))
   } finally {
@@ -77,28 +108,16 @@ async function bench(command: Command): Promise<void> {
   }
 }
 
-const rate = (value: number): string => value.toPrecision(3)
+function planOf({ smoke, prompt, batch, depth, tokens, repeats }: BenchOptions): BenchPlan {
+  if (smoke === true) return { prompt: [16], batch: [1, 2], depth: [0, 64], tokens: 4, repeats: 1, smoke }
+  return { prompt, batch, depth, tokens, repeats, smoke: false }
+}
 
-/** The report as people read it. */
-export function asText(report: BenchReport): string {
-  const { model, machine, load, prefill, decode, memory, eventLoop } = report
-  const head = table([
-    ['model', `${model.name}: ${model.layers} layers, hidden ${model.hiddenSize}, ` +
-      `vocabulary ${model.vocabSize}, ${model.dtype}`],
-    ['machine', `${machine.cpu}, ${machine.cores} cores, ${machine.device}, Node ${machine.node}`],
-    ['memory reads', `${rate(machine.readGBps)} GB/s (after the run ${rate(machine.readGBpsAfter)})`],
-    ['load', `${load.seconds.toFixed(2)} s for ${bytes(load.bytes)}, ${rate(load.GBps)} GB/s`],
-    ['weights/step', `${bytes(model.bytesPerStep)}, so at most ` +
-      `${rate(machine.readGBps * 1e9 / model.bytesPerStep)} steps/s from memory`],
-    ['peak memory', bytes(memory.peakRss)],
-    ['event loop', `p99 delay ${eventLoop.loadP99Ms.toFixed(1)} ms while loading, ` +
-      `${eventLoop.generateP99Ms.toFixed(1)} ms while generating`],
-  ])
-  const prefillRows = prefill.map(row => [
-    `${row.promptTokens}`, rate(row.tokensPerSecond), `${row.timeToFirstTokenMs.toFixed(1)} ms`])
-  const decodeRows = decode.map(row => [
-    `${row.batch}`, rate(row.tokensPerSecond), rate(row.stepsPerSecond), rate(row.weightGBps),
-    row.ofBandwidth.toFixed(2)])
-  return head + '\n' + table([['prompt', 'tokens/s', 'first token after'], ...prefillRows]) + '\n' +
-    table([['batch', 'tokens/s', 'steps/s', 'GB/s of weights', 'of measured reads'], ...decodeRows])
+async function printLimits(command: Command, limits: Limits): Promise<void> {
+  const report = limitsReport([limits])
+  if (command.getOptionValue('json') === true || report === null) return await printJson(report)
+  await print(table([
+    ['memory reads', `${rate(limits.readBytesPerSecond / 1e9)} GB/s`],
+    ['products', `${rate(limits.matrixFlopsPerSecond / 1e12)} TFLOP/s`],
+  ]))
 }

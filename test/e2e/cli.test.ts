@@ -2,7 +2,9 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { execute, fixture, jsonLines, polylm, program } from './cli-program.js'
+import { violations } from '../json-schema.js'
+import { elementsOf } from '../xml.js'
+import { execute, fixture, jsonLines, polylm, program, root } from './cli-program.js'
 
 const commands = ['generate', 'chat', 'score', 'inspect', 'bench', 'doctor']
 
@@ -35,6 +37,10 @@ test.each<[string, string[], RegExp]>([
   ['load option out of range', ['generate', '--demo', 'x', '--context-size', '0'], /error \[INVALID_OPTION\]: /],
   ['prompt and input', ['generate', '--demo', 'x', '--input', 'y'], /a prompt and --input were given/],
   ['output without input', ['generate', '--demo', 'x', '--output', 'y'], /belong to --input/],
+  ['no batch', ['bench', '--shape', 'tiny', '--batch', '0'], /numbers from 1 to 1024/],
+  ['one new token', ['bench', '--shape', 'tiny', '--tokens', '1'], /numbers from 2/],
+  ['two repeats', ['bench', '--shape', 'tiny', '--repeats', '1,2'], /one number/],
+  ['negative depth', ['bench', '--shape', 'tiny', '--depth', '0,-1'], /numbers from 0/],
   ['model and shape', ['bench', '--demo', '--shape', 'tiny'], /a model and --shape were given/],
 ])('wrong usage exits with 2: %s', async (_, args, message) => {
   const { status, stdout, stderr } = await polylm(args)
@@ -90,13 +96,14 @@ test('bench measures a tiny shape and draws it', async () => {
     const svg = path.join(folder, 'x.svg')
     const { status, stdout, stderr } = await polylm(['bench', '--shape', 'tiny', '--smoke', '--json', '--svg', svg])
     expect([status, stderr]).toEqual([0, expect.not.stringContaining('error') as string])
-    const report = JSON.parse(stdout) as { prefill: unknown[]; decode: { batch: number; tokensPerSecond: number }[] }
-    expect(report.prefill).toHaveLength(1)
-    expect(report.decode.map(({ batch }) => batch)).toEqual([1, 2])
-    for (const row of report.decode) expect(row.tokensPerSecond).toBeGreaterThan(0)
-    expect(report).toMatchObject({ model: { layers: 2, hiddenSize: 256, vocabSize: 4096 } })
-    expect(readFileSync(svg, 'utf8')).toMatch(/^<svg .*batch 2.*<\/svg>\n$/)
-    expect((await polylm(['bench', '--shape', 'tiny', '--smoke'])).stdout).toMatch(/batch +tokens\/s/)
+    const report = JSON.parse(stdout) as { results: { test: string; batch: number; depth: number }[] }
+    const schema = JSON.parse(readFileSync(path.join(root, 'benchmarks/bench-report.schema.json'), 'utf8')) as Record<string, unknown>
+    expect(violations(report, schema)).toEqual([])
+    expect(report.results.map(({ test: name, batch, depth }) => [name, batch, depth])).toEqual([
+      ['prefill', 1, 0], ['decode', 1, 0], ['decode', 2, 0], ['decode', 1, 64], ['decode', 2, 64]])
+    expect(report).toMatchObject({ model: { layers: 2, hiddenSize: 256, vocabSize: 4096 }, limits: { looks: 8 } })
+    expect(elementsOf(readFileSync(svg, 'utf8'))).toContain('rect')
+    expect((await polylm(['bench', '--shape', 'tiny', '--smoke'])).stdout).toMatch(/2 sequences +\d.*\n.*1 sequence after 64 tokens/)
   } finally {
     rmSync(folder, { recursive: true })
   }
