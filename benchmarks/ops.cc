@@ -118,10 +118,13 @@ class Model {
 
   // One step of `batch` sequences, one token each, all at `position` whose blocks overlap.
   void step_of_batch(int64_t position, int64_t batch) {
+    const auto blocks = static_cast<int64_t>(table_.size());
+    const int64_t starts = blocks - position / ops_.info().block_tokens;
     std::vector<SequenceRows> s;
     std::vector<SelectRow> select;
     for (int64_t i = 0; i < batch; ++i) {
-      s.push_back({i, 1, position, table_.data() + i, static_cast<int64_t>(table_.size()) - i});
+      const int64_t first = i % starts;
+      s.push_back({i, 1, position, table_.data() + first, blocks - first});
       select.push_back({i, nullptr, 0, 1.0F, false});
     }
     ops_.begin({batch, batch, tokens_.data(), s.data(), batch});
