@@ -12,16 +12,18 @@ namespace polylm {
 namespace {
 
 constexpr int64_t kRowChunk = 8;       // rows of embed and norm that a worker takes at once
+constexpr int64_t kChunkBytes = 64 << 10;
 constexpr int64_t kPanelRows = 60;      // rows of a panel: whole register blocks of 2, 4, 5, 6
 
 size_t at(int64_t index) { return static_cast<size_t>(index); }
 
-// Columns of tiles that a worker takes at once: one panel where a panel is much work, an eighth of
-// its part where a few rows only stream weights and a long run is read faster.
-int64_t chunk_tiles(int64_t n_tiles, int64_t rows, int64_t workers) {
-  if (workers == 1) return n_tiles;
-  if (rows >= 16) return kPanelTiles;
-  return round_up(ceil_div(n_tiles, workers * 8), kPanelTiles);
+// Columns of tiles that a worker takes at once: one panel where a panel is much work. A few rows
+// only stream weights: there a chunk is what is read in some 10 us, so that at the end of a product
+// nobody waits longer than that for the worker whose core was slowest.
+int64_t chunk_tiles(const PackedMatrix& w, int64_t rows, int64_t workers) {
+  if (workers == 1) return w.n_tiles;
+  if (rows > 16) return kPanelTiles;
+  return std::clamp<int64_t>(kChunkBytes / w.column_bytes, 1, kPanelTiles);
 }
 
 Finish finish_of(Epilogue e) {
@@ -337,7 +339,7 @@ void CpuOps::product(const Act& x, const PackedMatrix& w, FinishPanel finish) {
   }
   auto* scratch = scratch_.as<Scratch>();
   const int64_t work = rows * w.n * w.k;
-  const int64_t chunk = chunk_tiles(w.n_tiles, rows, context_.workers_for(work));
+  const int64_t chunk = chunk_tiles(w, rows, context_.workers_for(work));
   context_.for_each(w.n_tiles, chunk, work, [&](Range tiles, int64_t worker) {
     product_tiles(whole, w, tiles, scratch + worker,
                   [&](const Panel& panel) { finish(panel, worker); });

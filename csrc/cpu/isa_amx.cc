@@ -1,9 +1,8 @@
 // isa_amx.cc: products of bf16 by bf16 on the AMX tile unit; everything else comes from
 // isa_avx512.cc. Packed weights are AMX's own B tiles, so nothing is rearranged.
-// TDPBF16PS adds, within a tile of 32 k, the even and the odd products separately from zero, then
-// the two sums, then that to C (Intel SDM vol. 2, TDPBF16PS). A single row takes fused
-// multiply-adds in that very order, which AVX-512 does at the speed of memory: same bits (tested),
-// so every number of rows may run with every other. Trap: GCC 12 declares _tile_loadconfig's
+// A single row takes the tile unit too: reading memory as one stream, fetched ahead into both
+// caches, is what counts there, and the tile unit leaves the core the most room for it; so all
+// numbers of rows have the same bits by construction. Trap: GCC 12 declares _tile_loadconfig's
 // operand as one byte and gives the tile loads no memory clobber; the instructions are therefore
 // wrapped here by hand.
 #include "cpu/isa_lanes_avx512.h"
@@ -15,7 +14,6 @@ namespace {
 
 inline constexpr int64_t kTileRows = 16;
 inline constexpr int64_t kBlockTiles = 64;   // k tiles between two looks at the sums in memory
-inline constexpr int64_t kAheadBytes = 4096;  // how far ahead of its use a line is fetched
 
 struct alignas(64) TileConfig {
   uint8_t palette = 1;
@@ -61,7 +59,7 @@ void configure_block(int64_t rows0, int64_t rows1) {
   load_config(c);
 }
 
-// Sums 0..3 of one row tile by four column tiles; inputs 4; weights 5, 6, 7.
+// Sums 0..3 of one row tile by four column tiles; inputs 4 (and 3); weights 5, 6, 7.
 void configure_few(int64_t rows) {
   TileConfig c;
   for (int i = 0; i < 8; ++i) c.column_bytes[i] = 64;
@@ -70,67 +68,9 @@ void configure_few(int64_t rows) {
   load_config(c);
 }
 
-// ------------------------------------------------------------------------------- a single row
+// ------------------------------------------------------------------------------ 1 to 16 rows
 
-// One tile of 32 k for T columns of tiles: even and odd sums from zero, added, added to acc.
-template <int T, bool Streamed>
-inline void row_tile(const uint16_t* x, const char* w, int64_t stride_bytes, int64_t ahead_bytes,
-                     F16 (&acc)[T]) {
-  F16 even[T];
-  F16 odd[T];
-  POLYLM_UNROLL
-  for (int t = 0; t < T; ++t) even[t] = odd[t] = zero();
-  POLYLM_UNROLL
-  for (int64_t p = 0; p < 16; ++p) {
-    int32_t pair;
-    std::memcpy(&pair, x + 2 * p, sizeof pair);
-    const __m512i both = _mm512_set1_epi32(pair);
-    const F16 x_even = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
-    const F16 x_odd = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32(-65536)));
-    POLYLM_UNROLL
-    for (int t = 0; t < T; ++t) {
-      const char* line = w + p * 64 + t * stride_bytes;
-      if (Streamed) prefetch(line + ahead_bytes);
-      even[t] = fma(low_halves(line), x_even, even[t]);
-      odd[t] = fma(high_halves(line), x_odd, odd[t]);
-    }
-  }
-  POLYLM_UNROLL
-  for (int t = 0; t < T; ++t) acc[t] = add(acc[t], add(even[t], odd[t]));
-}
-
-template <int T>
-void row_product(const ProductArgs& a, int64_t tile) {
-  const auto* x = static_cast<const uint16_t*>(a.x);
-  for (; tile + T <= a.n_tiles; tile += T) {
-    const char* w = static_cast<const char*>(a.w) + tile * a.w_stride_bytes;
-    float* out = a.out + tile * kTileN;
-    F16 acc[T];
-    for (int t = 0; t < T; ++t) acc[t] = a.continued ? load(out + t * kTileN) : zero();
-    for (int64_t k = 0; k < a.k_tiles; ++k) {
-      int64_t ahead = kAheadBytes;
-      if (k + kAheadBytes / kTileBytesBf16 >= a.k_tiles) ahead += (T - 1) * a.w_stride_bytes;
-      if (a.streamed) {
-        row_tile<T, true>(x + k * kTileK, w + k * kTileBytesBf16, a.w_stride_bytes, ahead, acc);
-      } else {
-        row_tile<T, false>(x + k * kTileK, w + k * kTileBytesBf16, a.w_stride_bytes, 0, acc);
-      }
-    }
-    for (int t = 0; t < T; ++t) store(out + t * kTileN, acc[t]);
-  }
-  if constexpr (T > 1) {
-    if (tile < a.n_tiles) row_product<T / 2>(a, tile);
-  }
-}
-
-// ------------------------------------------------------------------------------ 2 to 16 rows
-
-inline void prefetch_tile(const char* tile) {
-  POLYLM_UNROLL
-  for (int64_t i = 0; i < 16; ++i) prefetch(tile + i * 64);
-}
-
-// Four columns of tiles at a time, weights streamed once.
+// Four columns of tiles at a time, for weights that are in cache.
 void few_columns(const ProductArgs& a, int64_t tile) {
   const auto* x = static_cast<const char*>(a.x);
   const int64_t x_bytes = a.x_stride * 2;
@@ -150,11 +90,6 @@ void few_columns(const ProductArgs& a, int64_t tile) {
     zero_tile<3>();
   }
   for (int64_t k = 0; k < a.k_tiles; ++k, w += kTileBytesBf16) {
-    int64_t ahead = kAheadBytes;
-    if (k + kAheadBytes / kTileBytesBf16 >= a.k_tiles) ahead += 3 * s;
-    if (a.streamed) {
-      for (int64_t t = 0; t < 4; ++t) prefetch_tile(w + t * s + ahead);
-    }
     load_tile<4>(x + k * 64, x_bytes);
     load_tile<5>(w, 64);
     multiply<0, 4, 5>();
@@ -171,28 +106,111 @@ void few_columns(const ProductArgs& a, int64_t tile) {
   store_tile<3>(out + 48, out_bytes);
 }
 
+// Tiles k and k + 1 of the inputs are loaded into different registers, so that the second load
+// need not wait for the first product.
+template <int Input, int Weights, bool Streamed>
+inline void few_step(const char* x, int64_t x_bytes, const char* w) {
+  if (Streamed) {
+    const TileLines lines = {w, 0, kNearBytes, kFarBytes};
+    POLYLM_UNROLL
+    for (int64_t p = 0; p < 16; ++p) fetch_ahead<Prefetch::kBoth>(w + p * 64, lines);
+  }
+  load_tile<Input>(x, x_bytes);
+  load_tile<Weights>(w, 64);
+  multiply<0, Input, Weights>();
+}
+
+// One column of tiles: memory is read as it lies.
+template <bool Streamed>
 void few_single(const ProductArgs& a, int64_t tile) {
   const auto* x = static_cast<const char*>(a.x);
   const char* w = static_cast<const char*>(a.w) + tile * a.w_stride_bytes;
+  const int64_t x_bytes = a.x_stride * 2;
   float* out = a.out + tile * kTileN;
   if (a.continued) {
     load_tile<0>(out, a.out_stride * 4);
   } else {
     zero_tile<0>();
   }
-  for (int64_t k = 0; k < a.k_tiles; ++k) {
-    load_tile<4>(x + k * 64, a.x_stride * 2);
-    load_tile<5>(w + k * kTileBytesBf16, 64);
-    multiply<0, 4, 5>();
+  int64_t k = 0;
+  for (; k + 2 <= a.k_tiles; k += 2) {
+    few_step<3, 5, Streamed>(x + k * 64, x_bytes, w + k * kTileBytesBf16);
+    few_step<4, 6, Streamed>(x + k * 64 + 64, x_bytes, w + (k + 1) * kTileBytesBf16);
   }
+  if (k < a.k_tiles) few_step<3, 5, Streamed>(x + k * 64, x_bytes, w + k * kTileBytesBf16);
   store_tile<0>(out, a.out_stride * 4);
 }
 
 void few_rows(const ProductArgs& a) {
   configure_few(a.rows);
   int64_t tile = 0;
+  if (a.streamed) {
+    for (; tile < a.n_tiles; ++tile) few_single<true>(a, tile);
+    return;
+  }
   for (; tile + 4 <= a.n_tiles; tile += 4) few_columns(a, tile);
-  for (; tile < a.n_tiles; ++tile) few_single(a, tile);
+  for (; tile < a.n_tiles; ++tile) few_single<false>(a, tile);
+}
+
+// ------------------------------------------------------- one row against a list of matrices
+
+inline void fetch_tile(const char* w, const TileLines& l) {
+  POLYLM_UNROLL
+  for (int64_t p = 0; p < 16; ++p) fetch_ahead<Prefetch::kBoth>(w + p * 64, l);
+}
+
+void row_scores_amx(const RowListArgs& a) {
+  configure_few(1);
+  const auto* x = static_cast<const char*>(a.x);
+  const int64_t column_bytes = a.k_tiles * kTileBytesBf16;
+  float* out = a.out;
+  for (int64_t i = 0; i < a.count; ++i) {
+    const TileLines lines = list_lines(a, i);
+    const char* w = a.w[i];
+    for (int64_t n = 0; n < a.n_tiles; n += 2, w += 2 * column_bytes, out += 2 * kTileN) {
+      zero_tile<0>();
+      zero_tile<1>();
+      for (int64_t k = 0; k < a.k_tiles; ++k) {
+        const char* tile = w + k * kTileBytesBf16;
+        fetch_tile(tile, lines);
+        fetch_tile(tile + column_bytes, lines);
+        load_tile<4>(x + k * 64, 64);
+        load_tile<5>(tile, 64);
+        multiply<0, 4, 5>();
+        load_tile<6>(tile + column_bytes, 64);
+        multiply<1, 4, 6>();
+      }
+      store_tile<0>(out, 64);
+      store_tile<1>(out + kTileN, 64);
+    }
+  }
+  release();
+}
+
+// Columns of tiles [tile, tile + 2) of every matrix of the list.
+void row_sums_pair(const RowListArgs& a, int64_t tile) {
+  const auto* x = static_cast<const char*>(a.x);
+  zero_tile<0>();
+  zero_tile<1>();
+  for (int64_t i = 0; i < a.count; ++i) {
+    const TileLines lines = list_lines(a, i);
+    const char* w = a.w[i] + tile * kTileBytesBf16;
+    fetch_tile(w, lines);
+    fetch_tile(w + kTileBytesBf16, lines);
+    load_tile<4>(x + i * 64, 64);
+    load_tile<5>(w, 64);
+    multiply<0, 4, 5>();
+    load_tile<6>(w + kTileBytesBf16, 64);
+    multiply<1, 4, 6>();
+  }
+  store_tile<0>(a.out + tile * kTileN, 64);
+  store_tile<1>(a.out + (tile + 1) * kTileN, 64);
+}
+
+void row_sums_amx(const RowListArgs& a) {
+  configure_few(1);
+  for (int64_t tile = 0; tile < a.n_tiles; tile += 2) row_sums_pair(a, tile);
+  release();
 }
 
 // --------------------------------------------------------------------------- more than 16 rows
@@ -283,57 +301,7 @@ void many_rows(const ProductArgs& a) {
   }
 }
 
-// The tile unit takes denormals as zero whatever the control register says; so must a single row.
-// What is computed from loads and stored again stays between the two barriers.
-class DenormalsAreZero {
- public:
-  DenormalsAreZero() {
-    _mm_setcsr(before_ | 0x8040);
-    asm volatile("" ::: "memory");
-  }
-  ~DenormalsAreZero() {
-    asm volatile("" ::: "memory");
-    _mm_setcsr(before_);
-  }
-  DenormalsAreZero(const DenormalsAreZero&) = delete;
-  DenormalsAreZero& operator=(const DenormalsAreZero&) = delete;
-
- private:
-  unsigned before_ = _mm_getcsr();
-};
-
-void one_row(const ProductArgs& a) {
-  const DenormalsAreZero mode;
-  row_product<4>(a, 0);
-}
-
-// row_tile as isa_product.h knows its kinds.
-struct RowKind {
-  using X = uint16_t;
-  static constexpr int64_t kTileBytes = kTileBytesBf16;
-
-  template <int R, int T, bool Streamed>
-  static inline void tile(const uint16_t* x, int64_t, const TileLines& l, F16 (&acc)[R][T]) {
-    static_assert(R == 1);
-    row_tile<T, Streamed>(x, l.w, l.stride_bytes, l.ahead_bytes, acc[0]);
-  }
-};
-
-void row_scores_amx(const RowListArgs& a) {
-  const DenormalsAreZero mode;
-  row_scores<RowKind>(a);
-}
-
-void row_sums_amx(const RowListArgs& a) {
-  const DenormalsAreZero mode;
-  row_sums<RowKind>(a);
-}
-
 void product_amx(const ProductArgs& a) {
-  if (a.rows == 1) {
-    one_row(a);
-    return;
-  }
   if (a.rows <= kTileRows) {
     few_rows(a);
   } else {
@@ -367,6 +335,8 @@ KernelTable make_table() {
   KernelTable t;
   t.name = "amx";
   t.product_bf16 = product_amx;
+  t.row_scores_bf16 = row_scores_amx;
+  t.row_sums_bf16 = row_sums_amx;
   t.row_scores_bf16 = row_scores_amx;
   t.row_sums_bf16 = row_sums_amx;
   t.busy = busy_tiles;

@@ -8,6 +8,7 @@
 namespace polylm {
 namespace {
 
+inline constexpr int kRowTiles = 2;  // streams of a single row
 inline constexpr int kRows = 6;   // rows and columns of tiles that the registers hold
 inline constexpr int kTiles = 4;
 
@@ -15,7 +16,7 @@ struct DotKind {
   using X = uint16_t;
   static constexpr int64_t kTileBytes = kTileBytesBf16;
 
-  template <int R, int T, bool Streamed>
+  template <int R, int T, Prefetch Fetch>
   static inline void tile(const uint16_t* x, int64_t x_stride, const TileLines& l,
                           F16 (&acc)[R][T]) {
     POLYLM_UNROLL
@@ -24,7 +25,7 @@ struct DotKind {
       __m512bh w[T];
       POLYLM_UNROLL
       for (int t = 0; t < T; ++t) {
-        if (Streamed) prefetch(line + t * l.stride_bytes + l.ahead_bytes);
+        fetch_ahead<Fetch>(line + t * l.stride_bytes, l);
         w[t] = (__m512bh)_mm512_loadu_si512(line + t * l.stride_bytes);
       }
       POLYLM_UNROLL
@@ -58,7 +59,7 @@ double busy_dot(int64_t rounds) {
 KernelTable make_table() {
   KernelTable t;
   t.name = "avx512bf16";
-  t.product_bf16 = product<DotKind, kRows, kTiles>;
+  t.product_bf16 = product<DotKind, kRowTiles, kRows, kTiles>;
   t.row_scores_bf16 = row_scores<DotKind>;
   t.row_sums_bf16 = row_sums<DotKind>;
   t.busy = busy_dot;

@@ -125,6 +125,7 @@ inline float lane_max(F16 x) {
 }
 inline float lane(F16 x) { return _mm256_cvtss_f32(x.a); }
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+inline void prefetch_l2(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
 }  // namespace
 }  // namespace polylm

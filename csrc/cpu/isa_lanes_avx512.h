@@ -83,6 +83,7 @@ inline float lane_sum(F16 x) { return _mm512_reduce_add_ps(x); }
 inline float lane_max(F16 x) { return _mm512_reduce_max_ps(x); }
 inline float lane(F16 x) { return _mm512_cvtss_f32(x); }
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+inline void prefetch_l2(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
 }  // namespace
 }  // namespace polylm

@@ -101,6 +101,7 @@ inline float lane_max(const F16& a) {
 }
 inline float lane(const F16& a) { return a.v[0]; }
 inline void prefetch(const void* p) { __builtin_prefetch(p); }
+inline void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 #undef POLYLM_LANES
 

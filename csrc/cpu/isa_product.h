@@ -14,28 +14,53 @@
 namespace polylm {
 namespace {
 
-inline constexpr int64_t kPrefetchBytes = 4096;  // how far ahead of its use a line is fetched
+// How far ahead of its use a line is fetched: into L2, which may wait for many lines at once, and
+// from there into L1.
+inline constexpr int64_t kFarBytes = 16384;
+inline constexpr int64_t kNearBytes = 2048;
+
+// What is prefetched as a line is used: nothing, or one line into L1 and one into L2.
+enum class Prefetch { kNone, kBoth };
 
 // One tile column step for T streams: where they are and where they will be.
 struct TileLines {
-  const char* w;           // the tile of stream 0
-  int64_t stride_bytes;    // between streams
-  int64_t ahead_bytes;     // from a line to the one to prefetch
+  const char* w;             // the tile of stream 0
+  int64_t stride_bytes;      // between streams
+  int64_t near_bytes = 0;    // from a line to the one to prefetch into L1
+  int64_t far_bytes = 0;     // and into L2
 };
+
+template <Prefetch Fetch>
+inline void fetch_ahead(const char* line, const TileLines& l) {
+  if (Fetch == Prefetch::kNone) return;
+  prefetch(line + l.near_bytes);
+  prefetch_l2(line + l.far_bytes);
+}
+
+// Tile k of T columns that are streamed. Past the end of its column a stream goes on in the column
+// T further on: the caller's next call starts there.
+template <int T>
+inline TileLines stream_lines(const char* w, int64_t stride_bytes, int64_t k, int64_t k_tiles,
+                              int64_t tile_bytes) {
+  const int64_t left = (k_tiles - k) * tile_bytes;
+  const int64_t jump = (T - 1) * stride_bytes;
+  return {w + k * tile_bytes, stride_bytes, kNearBytes + (kNearBytes >= left ? jump : 0),
+          kFarBytes + (kFarBytes >= left ? jump : 0)};
+}
 
 // fp32 x, bf16 tiles: even k, then odd k, of each line.
 struct MixedKind {
   using X = float;
   static constexpr int64_t kTileBytes = kTileBytesBf16;
 
-  template <int R, int T, bool Streamed>
+  template <int R, int T, Prefetch Fetch>
   static inline void tile(const float* x, int64_t x_stride, const TileLines& l, F16 (&acc)[R][T]) {
     for (int64_t p = 0; p < 16; ++p) {
       const char* line = l.w + p * 64;
       F16 even[T];
       POLYLM_UNROLL
       for (int t = 0; t < T; ++t) {
-        if (Streamed) prefetch(line + t * l.stride_bytes + l.ahead_bytes);
+        fetch_ahead<Fetch>(line + t * l.stride_bytes, l);
         even[t] = low_halves(line + t * l.stride_bytes);
       }
       POLYLM_UNROLL
@@ -62,14 +87,14 @@ struct Fp32Kind {
   using X = float;
   static constexpr int64_t kTileBytes = kTileBytesFp32;
 
-  template <int R, int T, bool Streamed>
+  template <int R, int T, Prefetch Fetch>
   static inline void tile(const float* x, int64_t x_stride, const TileLines& l, F16 (&acc)[R][T]) {
     for (int64_t k = 0; k < kTileK; ++k) {
       const char* line = l.w + k * 64;
       F16 w[T];
       POLYLM_UNROLL
       for (int t = 0; t < T; ++t) {
-        if (Streamed) prefetch(line + t * l.stride_bytes + l.ahead_bytes);
+        fetch_ahead<Fetch>(line + t * l.stride_bytes, l);
         w[t] = load(reinterpret_cast<const float*>(line + t * l.stride_bytes));
       }
       POLYLM_UNROLL
@@ -83,7 +108,7 @@ struct Fp32Kind {
 };
 
 // Rows [row, row + R) times columns of tiles [tile, tile + T).
-template <class Kind, int R, int T, bool Streamed>
+template <class Kind, int R, int T, Prefetch Fetch>
 void block_product(const ProductArgs& a, int64_t row, int64_t tile) {
   const auto* x = static_cast<const typename Kind::X*>(a.x) + row * a.x_stride;
   const char* w = static_cast<const char*>(a.w) + tile * a.w_stride_bytes;
@@ -99,12 +124,9 @@ void block_product(const ProductArgs& a, int64_t row, int64_t tile) {
       }
     }
     for (int64_t k = first; k < end; ++k) {
-      // Past the end of its column a stream goes on in the column T further on: the caller's next
-      // call starts there.
-      int64_t ahead = kPrefetchBytes;
-      if ((k + kPrefetchBytes / Kind::kTileBytes) >= a.k_tiles) ahead += (T - 1) * a.w_stride_bytes;
-      const TileLines lines = {w + k * Kind::kTileBytes, a.w_stride_bytes, ahead};
-      Kind::template tile<R, T, Streamed>(x + k * kTileK, a.x_stride, lines, acc);
+      const TileLines lines =
+          stream_lines<T>(w, a.w_stride_bytes, k, a.k_tiles, Kind::kTileBytes);
+      Kind::template tile<R, T, Fetch>(x + k * kTileK, a.x_stride, lines, acc);
     }
     POLYLM_UNROLL
     for (int r = 0; r < R; ++r) {
@@ -118,15 +140,15 @@ void block_product(const ProductArgs& a, int64_t row, int64_t tile) {
 }
 
 // Rows [row, row + count), count <= MaxRows, as one block.
-template <class Kind, int MaxRows, int T, bool Streamed>
+template <class Kind, int MaxRows, int T, Prefetch Fetch>
 void rows_product(const ProductArgs& a, int64_t row, int64_t count, int64_t tile) {
   if constexpr (MaxRows > 1) {
     if (count < MaxRows) {
-      rows_product<Kind, MaxRows - 1, T, Streamed>(a, row, count, tile);
+      rows_product<Kind, MaxRows - 1, T, Fetch>(a, row, count, tile);
       return;
     }
   }
-  block_product<Kind, MaxRows, T, Streamed>(a, row, tile);
+  block_product<Kind, MaxRows, T, Fetch>(a, row, tile);
 }
 
 // All rows, columns of tiles from `tile` on in groups of T, then of T / 2. Returns the first left.
@@ -136,9 +158,9 @@ void columns_product(const ProductArgs& a, int64_t tile) {
     for (int64_t row = 0; row < a.rows; row += MaxRows) {
       const int64_t count = a.rows - row < MaxRows ? a.rows - row : MaxRows;
       if (a.streamed && row == 0) {
-        rows_product<Kind, MaxRows, T, true>(a, row, count, tile);
+        rows_product<Kind, MaxRows, T, Prefetch::kBoth>(a, row, count, tile);
       } else {
-        rows_product<Kind, MaxRows, T, false>(a, row, count, tile);
+        rows_product<Kind, MaxRows, T, Prefetch::kNone>(a, row, count, tile);
       }
     }
   }
@@ -147,11 +169,11 @@ void columns_product(const ProductArgs& a, int64_t tile) {
   }
 }
 
-// A single row takes four streams of tiles, more rows what the registers hold.
-template <class Kind, int MaxRows, int MaxTiles>
+// A single row takes RowTiles streams of tiles, more rows what the registers hold.
+template <class Kind, int RowTiles, int MaxRows, int MaxTiles>
 void product(const ProductArgs& a) {
   if (a.rows == 1) {
-    columns_product<Kind, 1, 4>(a, 0);
+    columns_product<Kind, 1, RowTiles>(a, 0);
   } else {
     columns_product<Kind, MaxRows, MaxTiles>(a, 0);
   }
@@ -159,18 +181,25 @@ void product(const ProductArgs& a) {
 
 // ------------------------------------------------------- one row against a list of matrices
 
+// Matrix i of a list: as it is used, the next one goes into L1 and the one after that into L2.
+inline TileLines list_lines(const RowListArgs& a, int64_t i) {
+  return {a.w[i], 0, a.w[i + 1] - a.w[i], a.w[i + 2] - a.w[i]};
+}
+
 template <class Kind>
 void row_scores(const RowListArgs& a) {
   const auto* x = static_cast<const typename Kind::X*>(a.x);
   const int64_t column_bytes = a.k_tiles * Kind::kTileBytes;
   float* out = a.out;
   for (int64_t i = 0; i < a.count; ++i) {
+    TileLines lines = list_lines(a, i);
+    lines.stride_bytes = column_bytes;
     const char* w = a.w[i];
     for (int64_t n = 0; n < a.n_tiles; n += 2, w += 2 * column_bytes, out += 2 * kTileN) {
       F16 acc[1][2] = {{zero(), zero()}};
       for (int64_t k = 0; k < a.k_tiles; ++k) {
-        const TileLines lines = {w + k * Kind::kTileBytes, column_bytes, a.w[i + 1] - a.w[i]};
-        Kind::template tile<1, 2, true>(x + k * kTileK, 0, lines, acc);
+        lines.w = w + k * Kind::kTileBytes;
+        Kind::template tile<1, 2, Prefetch::kBoth>(x + k * kTileK, 0, lines, acc);
       }
       store(out, acc[0][0]);
       store(out + kTileN, acc[0][1]);
@@ -185,9 +214,10 @@ void row_sums_of(const RowListArgs& a, int64_t tile) {
   F16 acc[1][T];
   for (auto& sum : acc[0]) sum = zero();
   for (int64_t i = 0; i < a.count; ++i) {
-    const TileLines lines = {a.w[i] + tile * Kind::kTileBytes, Kind::kTileBytes,
-                             a.w[i + 1] - a.w[i]};
-    Kind::template tile<1, T, true>(x + i * kTileK, 0, lines, acc);
+    TileLines lines = list_lines(a, i);
+    lines.w += tile * Kind::kTileBytes;
+    lines.stride_bytes = Kind::kTileBytes;
+    Kind::template tile<1, T, Prefetch::kBoth>(x + i * kTileK, 0, lines, acc);
   }
   for (int t = 0; t < T; ++t) store(a.out + (tile + t) * kTileN, acc[0][t]);
 }

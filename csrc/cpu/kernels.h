@@ -41,11 +41,11 @@ struct ProductArgs {
 };
 
 // One row against a list of equal matrices that lie anywhere: the cached keys, or values, of one
-// head. Sums are those of ProductArgs. w has one pointer more than the list is long: what will be
-// read after it, which is prefetched as its last matrix is used.
+// head. Sums are those of ProductArgs. w has two pointers more than the list is long: what will be
+// read after it, for it is prefetched as the last two matrices are used.
 struct RowListArgs {
   const void* x = nullptr;
-  const char* const* w = nullptr;  // [count + 1]
+  const char* const* w = nullptr;  // [count + 2]
   int64_t count = 0;
   int64_t k_tiles = 0;  // of one matrix, <= kPartialTiles
   int64_t n_tiles = 0;  // of one matrix, even

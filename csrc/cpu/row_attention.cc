@@ -85,15 +85,16 @@ void RowAttention::segment(const AttentionArgs& a, const Row& r, int64_t segment
   const KernelTable& kernels = *context_.kernels;
   const int64_t keys = std::min(kSegmentKeys, r.keys - segment * kSegmentKeys);
   const int64_t blocks = ceil_div(keys, kCpuBlockTokens);
-  const char* k[kSegmentBlocks + 1];
-  const char* v[kSegmentBlocks + 1];
+  const char* k[kSegmentBlocks + 2];
+  const char* v[kSegmentBlocks + 2];
   for (int64_t b = 0; b < blocks; ++b) {
     char* block = cache.block(a.layer, r.blocks[segment * kSegmentBlocks + b]);
     k[b] = cache.k_of(block, head);
     v[b] = cache.v_of(block, head);
   }
   k[blocks] = v[0];
-  v[blocks] = next;
+  k[blocks + 1] = v[blocks > 1 ? 1 : 0];
+  v[blocks] = v[blocks + 1] = next;
   alignas(64) float scores[kSegmentKeys];
   alignas(64) float p[kSegmentKeys];  // bf16 in the first half where inputs are bf16
 
