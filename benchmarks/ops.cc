@@ -32,6 +32,7 @@ using polylm::Vector;
 using polylm::Weight;
 
 constexpr int64_t kBatch = 16;
+constexpr int64_t kBatchDepth = 20;
 
 struct Options {
   bool smoke = false;
@@ -57,11 +58,12 @@ double median(std::vector<double> v) {
   return v[v.size() / 2];
 }
 
-// A random row, repeated: what is multiplied does not change how fast.
+// Row n is n numbers further in one random line: what is multiplied does not change how fast, but
+// equal rows would make all logits candidates.
 Weight random_weight(Ops& ops, int64_t n, int64_t k) {
-  std::vector<uint16_t> row(static_cast<size_t>(k));
+  std::vector<uint16_t> line(static_cast<size_t>(n + k));
   uint32_t state = static_cast<uint32_t>(n * 31 + k);
-  for (uint16_t& x : row) {
+  for (uint16_t& x : line) {
     state = state * 1664525u + 1013904223u;
     x = polylm::bf16_from_float((static_cast<float>(state >> 8) * 0x1.0p-23F - 1.0F) /
                                 std::sqrt(static_cast<float>(k)));
@@ -70,9 +72,9 @@ Weight random_weight(Ops& ops, int64_t n, int64_t k) {
   polylm::WeightPiece piece;
   piece.n_count = n;
   piece.k_count = k;
-  piece.stride_n = 0;
+  piece.stride_n = 1;
   piece.stride_k = 1;
-  piece.bf16_data = row.data();
+  piece.bf16_data = line.data();
   ops.pack_weight(w, piece);
   return w;
 }
@@ -268,7 +270,7 @@ class Bench {
     memory_bound("decode step, depth " + std::to_string(deep), weights + kv,
                  [&] { model.step(deep, 1, false); });
     memory_bound("decode step, " + std::to_string(kBatch) + " sequences", weights,
-                 [&] { model.step_of_batch(0, std::min(kBatch, rows)); });
+                 [&] { model.step_of_batch(kBatchDepth, std::min(kBatch, rows)); });
     memory_bound("attention alone, depth " + std::to_string(deep), kv,
                  [&] { model.attend(deep); });
     const double flop = 2.0 * static_cast<double>(rows * shape.layers * shape.layer_parameters());
