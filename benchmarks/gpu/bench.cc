@@ -2,12 +2,13 @@
 // the card itself can do (peaks.h), measured first and last. Random weights; shapes of PolyLM-1.7B
 // and 13B. One JSON object per line. Not here: PyTorch (torch_rival.py), the engine, text.
 // Trap: an operation is timed by repeating it within one step over different matrices, so that
-// neither the wait for the card nor its cache is measured.
+// neither the wait for the card nor its cache is measured; and the first two steps of a kind are not
+// counted, because the second one makes the graph that the others replay.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
+#include <cstdlib>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -30,6 +31,7 @@ struct Shape {
   int64_t head_size;
   int64_t vocab;
   int64_t context;
+  int64_t timed_layers;  // that operations are timed over: their matrices outgrow every cache
   int64_t hidden() const { return heads * head_size; }
   int64_t inner() const { return 4 * hidden(); }
   // Bytes of the matrices that a decode step reads.
@@ -84,10 +86,10 @@ Weight random_weight(Ops& ops, int64_t n, int64_t k) {
   return w;
 }
 
-// A model of random weights with `sequences` caches, all as deep as the context.
+// A model of random weights with `sequences` caches, all of `depth` tokens.
 class Model {
  public:
-  Model(const Shape& shape, int64_t sequences, int64_t rows)
+  Model(const Shape& shape, int64_t sequences, int64_t rows, int64_t depth)
       : shape_(shape), ops_(make_cuda_ops({Precision::kBf16, 0})), sequences_(sequences) {
     Ops& ops = *ops_;
     const int64_t c = shape.hidden();
@@ -106,9 +108,9 @@ class Model {
     q_ = ops.make_act(rows, c, ActKind::kInput);
     a_ = ops.make_act(rows, c, ActKind::kInput);
     f_ = ops.make_act(rows, shape.inner(), ActKind::kInput);
-    each_ = (shape.context + ops.info().block_tokens - 1) / ops.info().block_tokens;
+    each_ = (depth + ops.info().block_tokens - 1) / ops.info().block_tokens;
     kv_ = ops.make_kv({shape.layers, shape.heads, shape.head_size, each_ * sequences});
-    ops.reserve({rows, sequences, sequences, 0, 1, shape.vocab, shape.context});
+    ops.reserve({rows, sequences, sequences, 0, 1, shape.vocab, depth});
     for (int64_t s = 0; s < sequences; ++s) {
       tables_.emplace_back();
       for (int64_t b = 0; b < each_; ++b) {
@@ -120,12 +122,14 @@ class Model {
   const Shape& shape() const { return shape_; }
 
   // Starts a step: `rows` rows of each of `sequences` sequences from `position` on.
-  void begin(int64_t sequences, int64_t position, int64_t rows, bool generated) {
+  void begin(int64_t sequences, int64_t position, int64_t rows, bool generated,
+             int32_t token = -1) {
     parts_.clear();
     select_.clear();
     tokens_.resize(static_cast<size_t>(sequences * rows));
     for (size_t i = 0; i < tokens_.size(); ++i) {
-      tokens_[i] = static_cast<int32_t>(static_cast<int64_t>(i * 7919 + 11) % shape_.vocab);
+      const auto any = static_cast<int32_t>(static_cast<int64_t>(i * 7919 + 11) % shape_.vocab);
+      tokens_[i] = token >= 0 ? token : any;
     }
     for (int64_t s = 0; s < sequences; ++s) {
       parts_.push_back({s * rows, rows, position, tables_[static_cast<size_t>(s)].data(), each_});
@@ -134,9 +138,22 @@ class Model {
     const int64_t all = sequences * rows;
     ops_->begin({all, generated ? all : 0, tokens_.data(), parts_.data(), sequences});
   }
-  void end() {
+  // The best token of the first selected row.
+  int32_t end() {
     ops_->submit();
-    ops_->collect();
+    const std::vector<SelectResult>& results = ops_->collect();
+    return results.empty() || results[0].candidate_count == 0 ? 0 : results[0].candidate_ids[0];
+  }
+  // `count` tokens one after the other, each chosen by the host from the one before.
+  void generate(int64_t count) {
+    begin(1, 0, 8, false);
+    forward();
+    int32_t token = end();
+    for (int64_t i = 1; i < count; ++i) {
+      begin(1, 7 + i, 1, true, token);
+      forward();
+      token = end();
+    }
   }
   void embed() { ops_->embed({head_, Weight{}, x_}); }
   void norm() { ops_->norm({x_, norm_, norm_, 1e-5F, h_}); }
@@ -205,7 +222,7 @@ class Model {
 double time_in_step(Model& m, int64_t sequences, int64_t position, int64_t rows, bool generated,
                     int repeats, const std::function<void(int64_t)>& f) {
   std::vector<double> seconds;
-  for (int round = 0; round < 6; ++round) {
+  for (int round = 0; round < 7; ++round) {
     m.begin(sequences, position, rows, generated);
     m.end();
     m.begin(sequences, position, rows, generated);
@@ -214,7 +231,7 @@ double time_in_step(Model& m, int64_t sequences, int64_t position, int64_t rows,
     m.end();
     const auto end = std::chrono::steady_clock::now();
     const double s = std::chrono::duration<double>(end - start).count();
-    if (round > 0) seconds.push_back(s / repeats);
+    if (round > 1) seconds.push_back(s / repeats);
   }
   std::sort(seconds.begin(), seconds.end());
   return seconds[seconds.size() / 2];
@@ -261,7 +278,7 @@ void bench_operations(Model& m, bool smoke) {
        time_in_step(m, 1, 8, 1, true, repeats, [&](int64_t) { m.norm(); }) * 1e6, "us", 0.0);
 }
 
-void bench_steps(Model& m, int64_t batch, int64_t depth, bool smoke) {
+void bench_decode(Model& m, int64_t batch, int64_t depth) {
   const Shape& s = m.shape();
   const double bytes =
       s.step_bytes() + static_cast<double>(batch * (depth + 1)) * s.token_kv_bytes();
@@ -270,7 +287,21 @@ void bench_steps(Model& m, int64_t batch, int64_t depth, bool smoke) {
       s.name + " decode, batch " + std::to_string(batch) + ", depth " + std::to_string(depth);
   bytes_line(name, bytes, seconds);
   line(name + ", tokens", static_cast<double>(batch) / seconds, "tokens/s", 0.0);
-  if (batch != 1 || depth != 0) return;
+}
+
+void bench_whole(Model& m, bool smoke) {
+  const Shape& s = m.shape();
+  const int64_t count = smoke ? 8 : 128;
+  std::vector<double> seconds;
+  for (int round = 0; round < 4; ++round) {
+    const auto start = std::chrono::steady_clock::now();
+    m.generate(count);
+    const auto end = std::chrono::steady_clock::now();
+    if (round > 0) seconds.push_back(std::chrono::duration<double>(end - start).count());
+  }
+  std::sort(seconds.begin(), seconds.end());
+  line(s.name + " generate, " + std::to_string(count) + " tokens, batch 1",
+       static_cast<double>(count) / seconds[1], "tokens/s", 0.0);
   for (const int64_t rows : {128, 512, 2048}) {
     if (rows > s.context || (smoke && rows > 128)) break;
     const double t = time_in_step(m, 1, 0, rows, false, 1, [&](int64_t) { m.forward(); });
@@ -279,23 +310,49 @@ void bench_steps(Model& m, int64_t batch, int64_t depth, bool smoke) {
   }
 }
 
-void bench_shape(const Shape& s, bool smoke) {
+// What does not fit the card is a line that says so.
+void where_it_fits(const std::string& name, const std::function<void()>& measure) {
+  try {
+    measure();
+  } catch (const Error& e) {
+    if (e.code() != Code::kInsufficientMemory) throw;
+    skip_line(name, "not enough memory on the card");
+  }
+}
+
+void bench_shape(const Shape& s, bool smoke, const std::string& only) {
+  const auto wanted = [&](const char* what) { return only.empty() || only == what; };
+  if (wanted("ops")) {
+    Shape part = s;
+    part.layers = s.timed_layers;
+    where_it_fits(s.name + " operations", [&] {
+      Model m(part, smoke ? 8 : 32, s.context, s.context);
+      m.fill(s.context - 1, s.context);
+      bench_operations(m, smoke);
+    });
+  }
+  if (wanted("whole")) {
+    where_it_fits(s.name + " generate and prefill", [&] {
+      Model m(s, 1, s.context, s.context);
+      bench_whole(m, smoke);
+    });
+  }
+  if (!wanted("decode")) return;
   for (const int64_t batch : {1, 8, 32, 128}) {
     if (smoke && batch > 8) break;
-    try {
-      Model m(s, std::max<int64_t>(batch, smoke ? 8 : 32), std::max<int64_t>(s.context, batch));
-      m.fill(s.context - 1, s.context);
-      if (batch == 1) bench_operations(m, smoke);
-      bench_steps(m, batch, 0, smoke);
-      bench_steps(m, batch, smoke ? s.context - 8 : 1900, smoke);
-    } catch (const Error& e) {
-      if (e.code() != Code::kInsufficientMemory) throw;
-      skip_line(s.name + " batch " + std::to_string(batch), "not enough memory on the card");
+    for (const int64_t depth : {int64_t{0}, smoke ? s.context - 8 : int64_t{1900}}) {
+      const std::string name = s.name + " batch " + std::to_string(batch) + ", depth " +
+                               std::to_string(depth);
+      where_it_fits(name, [&] {
+        Model m(s, batch, std::max<int64_t>(256, batch), depth + 8);
+        m.fill(depth, 256);
+        bench_decode(m, batch, depth);
+      });
     }
   }
 }
 
-int run(bool smoke) {
+int run(bool smoke, const std::string& only) {
   const CudaDevice device = cuda_device(0);
   if (!device.reason.empty()) {
     skip_line("everything", device.reason);
@@ -310,10 +367,10 @@ int run(bool smoke) {
   line("read-only stream, before", stream_gbs, "GB/s", 1.0);
   line("mma.sync in registers, before", matrix_tflops, "TFLOP/s", 1.0);
   if (smoke) {
-    bench_shape({"tiny", 2, 2, 64, 2000, 128}, true);
+    bench_shape({"tiny", 2, 2, 64, 2000, 128, 2}, true, only);
   } else {
-    bench_shape({"1.7B", 24, 16, 128, 256000, 2048}, false);
-    bench_shape({"13B", 40, 40, 128, 256000, 2048}, false);
+    bench_shape({"1.7B", 24, 16, 128, 256000, 2048, 24}, false, only);
+    bench_shape({"13B", 40, 40, 128, 256000, 2048, 6}, false, only);
   }
   const double after = card_read_bandwidth(bytes, smoke ? 1 : 9);
   line("read-only stream, after", after, "GB/s", after / stream_gbs);
@@ -323,14 +380,26 @@ int run(bool smoke) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  const bool smoke = count == 2 && std::strcmp(arguments[1], "--smoke") == 0;
-  if (count > 1 && !smoke) {
-    std::fprintf(stderr, "usage: polylm_gpu_bench [--smoke]\n");
-    return 2;
+  bool smoke = false;
+  std::string only;
+  for (int i = 1; i < count; ++i) {
+    const std::string argument = arguments[i];
+    const bool more = i + 1 < count;
+    if (argument == "--smoke") {
+      smoke = true;
+    } else if (argument == "--plain") {  // no graphs, no kernel that begins early
+      ::setenv("POLYLM_CUDA_PLAIN", "1", 1);
+    } else if (argument == "--only" && more) {
+      only = arguments[++i];
+    } else {
+      std::fprintf(stderr, "usage: polylm_gpu_bench [--smoke] [--plain] "
+                           "[--only ops|whole|decode]\n");
+      return 2;
+    }
   }
   int status = 1;
   try {
-    status = run(smoke);
+    status = run(smoke, only);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "polylm_gpu_bench: %s\n", e.what());
   }

@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(256) read_kernel(const StreamCall p) {
   for (; at + (kInFlight - 1) * threads < p.count; at += kInFlight * threads) {
     Quad q[kInFlight];
 #pragma unroll
-    for (int i = 0; i < kInFlight; ++i) q[i] = polylm::load_stream(p.from + at + i * threads);
+    for (int i = 0; i < kInFlight; ++i) q[i] = polylm::load_constant(p.from + at + i * threads);
 #pragma unroll
     for (int i = 0; i < kInFlight; ++i) mix ^= q[i].x ^ q[i].y ^ q[i].z ^ q[i].w;
   }
