@@ -17,7 +17,9 @@
 namespace polylm {
 namespace {
 
-// What keeps "auto" on the CPU although a card could be used.
+// The one switch: whether "auto" may take a card. False until the kernels have run on one; then
+// lib/memory.ts must also ask the card, not the machine, what is free for "auto".
+constexpr bool kCudaIsProven = false;
 constexpr const char* kUnproven =
     "CUDA kernels of this version were never run on a GPU; ask for device 'cuda' to use them";
 constexpr const char* kNoCuda = "this build has no CUDA kernels";
@@ -34,7 +36,7 @@ std::vector<DeviceReport> cuda_reports() {
     report.name = device.name;
     report.isa = device.isa;
     report.usable = device.reason.empty();
-    report.reason = report.usable ? kUnproven : device.reason;
+    report.reason = report.usable && !kCudaIsProven ? kUnproven : device.reason;
     report.memory_bytes = device.memory_bytes;
     report.free_bytes = device.free_bytes;
     reports.push_back(report);
@@ -86,10 +88,44 @@ std::unique_ptr<Ops> make_ops(const BackendOptions& options) {
   }
   if (options.device == "ref") return std::make_unique<RefOps>(options.precision);
   if (options.device == "cpu") return make_cpu(options, "");
-  if (options.device == "auto") return make_cpu(options, "cuda: " + cuda_reports().front().reason);
+  if (options.device == "auto") {
+    const DeviceChoice choice = choose_device(cuda_reports(), options.needed_bytes, kCudaIsProven);
+    if (choice.device == "cpu") return make_cpu(options, choice.reason);
+    BackendOptions chosen = options;
+    chosen.device = choice.device;
+    return make_cuda(chosen);
+  }
   if (names_cuda(options.device)) return make_cuda(options);
   fail(Code::kDevice, "device is " + quoted(options.device) +
                           ", expected \"auto\", \"cpu\", \"cuda\" or \"cuda:N\"");
+}
+
+DeviceChoice choose_device(const std::vector<DeviceReport>& reports, int64_t needed_bytes,
+                           bool cuda_is_proven) {
+  DeviceChoice choice;
+  int64_t index = -1;
+  int64_t most_free = -1;
+  for (const DeviceReport& report : reports) {
+    if (report.kind != "cuda") continue;
+    ++index;
+    if (!report.usable) {
+      if (choice.reason.empty()) choice.reason = "cuda: " + report.reason;
+      continue;
+    }
+    if (report.free_bytes <= most_free) continue;
+    most_free = report.free_bytes;
+    choice.device = "cuda:" + std::to_string(index);
+  }
+  if (most_free < 0) return choice;
+  choice.reason.clear();
+  if (cuda_is_proven && most_free >= needed_bytes) return choice;
+  choice.device = "cpu";
+  choice.reason = cuda_is_proven
+                      ? "cuda: too little memory: the weights take " +
+                            std::to_string(needed_bytes) + " bytes, " +
+                            std::to_string(most_free) + " are free on the card"
+                      : std::string("cuda: ") + kUnproven;
+  return choice;
 }
 
 std::vector<DeviceReport> list_devices() {

@@ -13,6 +13,7 @@ struct BackendOptions {
   std::string device = "auto";  // "auto", "cpu", "ref", "cuda", "cuda:N"
   Precision precision = Precision::kBf16;
   int64_t threads = 0;  // CPU workers, 0 = default; the first model of a process decides
+  int64_t needed_bytes = 0;  // that the weights take on the device at least, 0 = not known
 };
 
 // Throws DEVICE when the device is not usable; "auto" takes the best and says why not a better one
@@ -29,6 +30,16 @@ struct DeviceReport {
   int64_t free_bytes = 0;
 };
 std::vector<DeviceReport> list_devices();
+
+// What "auto" takes: the usable card with the most free memory, if the model fits it; else the CPU,
+// and why. The CPU also where CUDA is not proven: make_ops passes kCudaIsProven, which becomes true
+// with the first release whose kernels passed every test on a GPU. Pure.
+struct DeviceChoice {
+  std::string device = "cpu";
+  std::string reason;  // why not something better, "" when there is nothing to say
+};
+DeviceChoice choose_device(const std::vector<DeviceReport>& reports, int64_t needed_bytes,
+                           bool cuda_is_proven);
 
 // Yardsticks for benchmarks, measured when called (less than a second each). threads 0: as many as
 // a model would get. GB/s (1e9) of a read-only stream, median of several passes over size_bytes,

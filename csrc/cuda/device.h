@@ -17,6 +17,7 @@ struct CudaDevice {
   int64_t memory_bytes = 0;
   int64_t free_bytes = 0;
   int64_t processors = 0;
+  bool overlaps = false;  // the code in use knows how to begin before the kernel before it ends
 };
 
 // Number of cards that CUDA shows; 0 and a reason when it shows none.

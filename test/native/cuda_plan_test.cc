@@ -5,7 +5,9 @@
 #include <set>
 #include <vector>
 
+#include "backends.h"
 #include "cuda/tiles.h"
+#include "cuda/verdict.h"
 #include "harness.h"
 
 namespace polylm::test {
@@ -180,6 +182,82 @@ TEST(cuda_cache_elements_are_a_bijection) {
     EXPECT_EQ(*k.rbegin(), half_elements(padded) - 1);
     EXPECT_EQ(*v.rbegin(), half_elements(padded) - 1);
   }
+}
+
+TEST(cuda_buckets_of_steps) {
+  int64_t last = 0;
+  int kinds = 0;
+  for (int64_t n = 1; n <= 4096; ++n) {
+    const int64_t bucket = row_bucket(n);
+    EXPECT(bucket >= n && bucket >= last && row_bucket(bucket) == bucket);
+    EXPECT(n > 8 ? bucket < n + std::max<int64_t>(8, n / 2) : bucket < 2 * n);
+    if (bucket != last && n <= 256) ++kinds;
+    last = bucket;
+    EXPECT(listed_bucket(n) >= n);
+  }
+  EXPECT_EQ(kinds, 15);  // 1 2 4 8, 16 24 32, 48 64, 96 128 160 192 224 256
+  EXPECT_EQ(row_bucket(0) + listed_bucket(0), int64_t{0});
+}
+
+// Each reason not to use a card, and none for a good one.
+TEST(cuda_verdicts) {
+  const CudaFacts good{.driver = 13000, .runtime = 13000, .count = 2, .index = 1, .major = 9};
+  EXPECT_EQ(card_obstacle(good), std::string());
+  const auto says = [](const CudaFacts& f, const char* words) {
+    if (card_obstacle(f).find(words) == std::string::npos) {
+      report_failure(__FILE__, __LINE__, card_obstacle(f) + ": not " + words);
+    }
+  };
+  CudaFacts f = good;
+  f.driver = 0;
+  says(f, "no NVIDIA driver");
+  f.driver = 12080;
+  says(f, "supports CUDA 12.8, this build needs 13.0");
+  f = good;
+  f.runtime = 13020;
+  EXPECT_EQ(card_obstacle(f), std::string());  // minor versions are compatible
+  f.failure = "system not yet initialized";
+  says(f, "cannot be started: system not yet initialized");
+  f = good;
+  f.count = 0;
+  says(f, "no NVIDIA GPU");
+  f = good;
+  f.index = 2;
+  says(f, "no device 2");
+  f = good;
+  f.major = 7;
+  f.minor = 5;
+  says(f, "7.5 is below 8.0");
+  f = good;
+  f.has_kernels = false;
+  says(f, "no kernels for sm_90");
+}
+
+TEST(device_auto_chooses_and_says_why_not) {
+  DeviceReport card;
+  card.kind = "cuda";
+  card.usable = true;
+  card.free_bytes = 1000;
+  DeviceReport large = card;
+  large.free_bytes = 5000;
+  DeviceReport bad;
+  bad.kind = "cuda";
+  bad.reason = "broken";
+  DeviceReport cpu;
+  cpu.kind = "cpu";
+  cpu.usable = true;
+  EXPECT_EQ(choose_device({cpu, card}, 900, true).device, std::string("cuda:0"));
+  EXPECT_EQ(choose_device({cpu, card}, 900, true).reason, std::string());
+  EXPECT_EQ(choose_device({cpu, bad, card, large}, 900, true).device, std::string("cuda:2"));
+  EXPECT_EQ(choose_device({bad, card}, 0, true).device, std::string("cuda:1"));
+  const DeviceChoice small = choose_device({cpu, card}, 1001, true);
+  EXPECT_EQ(small.device, std::string("cpu"));
+  EXPECT(small.reason.find("too little memory") != std::string::npos);
+  EXPECT_EQ(choose_device({cpu, bad}, 0, true).device, std::string("cpu"));
+  EXPECT_EQ(choose_device({cpu, bad}, 0, true).reason, std::string("cuda: broken"));
+  const DeviceChoice unproven = choose_device({cpu, large}, 0, false);
+  EXPECT_EQ(unproven.device, std::string("cpu"));
+  EXPECT(unproven.reason.find("never run on a GPU") != std::string::npos);
 }
 
 TEST(cuda_segments_and_strides) {
