@@ -100,7 +100,7 @@ if (built && only !== 'js') {
   }
   const emulated = nativeTests('polylm_cuda_emulated', 'test/cuda_emulator')
   if (emulated !== undefined && (args.length === 0 || args[0].includes('cuda'))) {
-    count('native', 'CUDA on an emulator', await run('CUDA on an emulator', emulated, args.slice(0, 1)))
+    count('native', 'CUDA on an emulator', await run('CUDA on an emulator', emulated, args.slice(0, 1), { POLYLM_FLAT: flatFixtures() }))
   }
 }
 if (only !== 'native') {

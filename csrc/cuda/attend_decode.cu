@@ -1,9 +1,10 @@
 // attend_decode.cu: attention of generated rows, bound by reading K and V once: a row's keys are
 // cut into segments of 256, a block takes one segment of one head of one row, each of its 4 warps
-// 64 keys straight from memory into registers, and parts are folded left to right.
-// Grid: (segments, heads, rows), then (heads, rows) where any row has several segments.
-// Block: 4 warps, then 64 threads or more. Shared memory: 4 x (D + 2) floats.
-// Trap: segments and their order depend on the row's own length alone.
+// 64 keys straight from memory into registers. Of a row's blocks the one that comes last folds the
+// segments, left to right whoever that is.
+// Grid: (segments, heads, rows). Block: 4 warps. Shared memory: 4 x (D + 2) floats and a flag.
+// Trap: segments and their order depend on the row's own length alone; the grid may have more
+// segments than any row, and rows that only fill the bucket have none.
 #include "cuda/attend.h"
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
@@ -14,7 +15,6 @@ namespace polylm {
 namespace {
 
 constexpr int kThreads = kDecodeAttendWarps * kWarp;
-constexpr int kFoldThreads = 128;
 
 // A part of a row: its highest score, its sum of exponentials and D weighted sums relative to it.
 __host__ __device__ constexpr int part_floats(int padded) { return padded + 2; }
@@ -25,12 +25,17 @@ struct Fold {
   float sum = 0.0F;
   float out = 0.0F;
 };
-__device__ __forceinline__ void fold_in(const float* part, int d, Fold* f) {
-  const float highest = fmaxf(f->highest, part[0]);
+struct Part {
+  float highest;
+  float sum;
+  float out;
+};
+__device__ __forceinline__ void fold_in(const Part& part, Fold* f) {
+  const float highest = fmaxf(f->highest, part.highest);
   const float left = exp2f((f->highest - highest) * kLog2E);
-  const float right = exp2f((part[0] - highest) * kLog2E);
-  f->sum = f->sum * left + part[1] * right;
-  f->out = f->out * left + part[2 + d] * right;
+  const float right = exp2f((part.highest - highest) * kLog2E);
+  f->sum = fmaf(f->sum, left, part.sum * right);
+  f->out = fmaf(f->out, left, part.out * right);
   f->highest = highest;
 }
 
@@ -63,15 +68,34 @@ __device__ __forceinline__ void attend_span(const AttendCall& p, const RowInfo& 
     attend_keys<kD32>(
         queries, key, sees, keys,
         [&](int i, int b) {
-          return load_stream(k + k_element(key_of_column(i, g), b * 32 + t * 8, kPadded));
+          return load_once(k + k_element(key_of_column(i, g), b * 32 + t * 8, kPadded));
         },
-        [&](int i) { return load_stream(v + v_element(8 * t, i * 8 + g)); }, state);
+        [&](int i) { return load_once(v + v_element(8 * t, i * 8 + g)); }, state);
   }
+}
+
+// Whether this block is the last of the row's `count` to leave its segment. The usual order of a
+// combine by the last one: each thread's part is made visible to the card (fence), all threads have
+// done so (barrier), one counts the block in. The last block then fences once more before it reads,
+// and puts the counter back to zero for the next layer, which runs after this kernel.
+__device__ __forceinline__ bool is_last(int32_t* arrived, int count, int32_t* flag) {
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    const int32_t before = atomicAdd(arrived, 1);
+    *flag = before;
+    if (before == count - 1) *arrived = 0;
+  }
+  __syncthreads();
+  __threadfence();
+  return *flag == count - 1;
 }
 
 template <int kD32>
 __global__ void __launch_bounds__(kThreads) decode_attend_kernel(const AttendCall p) {
   constexpr int kPadded = 32 * kD32;
+  let_next_begin();
+  wait_for_previous();
   auto* parts = reinterpret_cast<float*>(block_shared());
   const int segment = static_cast<int>(blockIdx.x);
   const int head = static_cast<int>(blockIdx.y);
@@ -107,7 +131,8 @@ __global__ void __launch_bounds__(kThreads) decode_attend_kernel(const AttendCal
     Fold f;
     for (int w = 0; w < kDecodeAttendWarps; ++w) {
       if (segment * kSegmentKeys + w * kWarpKeys >= keys) break;
-      fold_in(parts + w * part_floats(kPadded), d, &f);
+      const float* part = parts + w * part_floats(kPadded);
+      fold_in({part[0], part[1], part[2 + d]}, &f);
     }
     if (keys <= kSegmentKeys) {
       if (d < p.head_size) out_of(p, at, head)[d] = bf16_bits(f.out * (1.0F / f.sum));
@@ -119,17 +144,16 @@ __global__ void __launch_bounds__(kThreads) decode_attend_kernel(const AttendCal
     to[0] = f.highest;
     to[1] = f.sum;
   }
-}
-
-__global__ void __launch_bounds__(kFoldThreads) fold_segments_kernel(const AttendCall p) {
-  const int head = static_cast<int>(blockIdx.x);
-  const int index = static_cast<int>(blockIdx.y);
-  const int at = p.first_row + index;
-  const int keys = p.rows[at].position + 1;
   if (keys <= kSegmentKeys) return;
-  for (int d = static_cast<int>(threadIdx.x); d < p.head_size; d += kFoldThreads) {
+  const int count = (keys + kSegmentKeys - 1) / kSegmentKeys;
+  auto* flag = reinterpret_cast<int32_t*>(parts + kDecodeAttendWarps * part_floats(kPadded));
+  if (!is_last(p.arrived + index * p.heads + head, count, flag)) return;
+  for (int d = static_cast<int>(threadIdx.x); d < p.head_size; d += kThreads) {
     Fold f;
-    for (int s = 0; s * kSegmentKeys < keys; ++s) fold_in(partial_of(p, index, head, s), d, &f);
+    for (int s = 0; s < count; ++s) {  // other blocks' parts: from L2, never from this L1
+      const float* part = partial_of(p, index, head, s);
+      fold_in({__ldcg(part), __ldcg(part + 1), __ldcg(part + 2 + d)}, &f);
+    }
     out_of(p, at, head)[d] = bf16_bits(f.out * (1.0F / f.sum));
   }
 }
@@ -139,14 +163,10 @@ cudaError_t start(const Card& card, const AttendCall& call) {
   LaunchShape shape;
   shape.grid = grid_of(call.segments, call.heads, call.row_count);
   shape.threads = kThreads;
-  shape.shared_bytes = sizeof(float) * kDecodeAttendWarps * part_floats(32 * kD32);
+  shape.shared_bytes = sizeof(float) * (kDecodeAttendWarps * part_floats(32 * kD32) + 1);
   shape.stream = card.stream;
-  const cudaError_t e = launch(&decode_attend_kernel<kD32>, shape, call);
-  if (e != cudaSuccess || call.segments == 1) return e;
-  shape.grid = grid_of(call.heads, call.row_count);
-  shape.threads = kFoldThreads;
-  shape.shared_bytes = 0;
-  return launch(&fold_segments_kernel, shape, call);
+  shape.may_overlap = card.overlaps;
+  return launch(&decode_attend_kernel<kD32>, shape, call);
 }
 
 }  // namespace

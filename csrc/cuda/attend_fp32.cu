@@ -32,6 +32,8 @@ __device__ __forceinline__ const float* head_of_key(const AttendCall& p, const R
 }
 
 __global__ void __launch_bounds__(kWarp) fp32_attend_kernel(const AttendCall p) {
+  let_next_begin();
+  wait_for_previous();
   auto* probabilities = reinterpret_cast<float*>(block_shared());
   float* q = probabilities + kSegmentKeys;
   const int lane = static_cast<int>(threadIdx.x);
@@ -91,7 +93,8 @@ __global__ void __launch_bounds__(kWarp) fp32_attend_kernel(const AttendCall p) 
   }
   for (int i = 0; i < kChannelsPerLane; ++i) {
     const int d = lane + i * kWarp;
-    if (d < p.head_size) static_cast<float*>(p.out)[offset + d] = out[i] / sum;
+    // A row that only fills the bucket has no keys and no sum.
+    if (d < p.head_size) static_cast<float*>(p.out)[offset + d] = keys > 0 ? out[i] / sum : 0.0F;
   }
 }
 
@@ -103,6 +106,7 @@ cudaError_t attend_fp32(const Card& card, const AttendCall& call) {
   shape.threads = kWarp;
   shape.shared_bytes = sizeof(float) * static_cast<size_t>(kSegmentKeys + call.head_size);
   shape.stream = card.stream;
+  shape.may_overlap = card.overlaps;
   return launch(&fp32_attend_kernel, shape, call);
 }
 

@@ -57,6 +57,8 @@ __global__ void __launch_bounds__(kThreads) prefill_attend_kernel(const AttendCa
   constexpr int kPadded = 32 * kD32;
   constexpr int kStages = attend_stages(kPadded);
   constexpr int kStageBytes = 2 * kCudaBlockTokens * kPadded * 2;
+  let_next_begin();
+  wait_for_previous();
   unsigned char* ring = block_shared();
   const QueryTile tile = p.tiles[blockIdx.x];
   const int first = static_cast<int>(threadIdx.x) / kWarp * 16;  // of this warp's rows
@@ -115,6 +117,7 @@ cudaError_t start(const Card& card, const AttendCall& call) {
   shape.shared_bytes = static_cast<size_t>(attend_stages(32 * kD32)) * 2 * kCudaBlockTokens *
                        (32 * kD32) * 2;
   shape.stream = card.stream;
+  shape.may_overlap = card.overlaps;
   return launch(&prefill_attend_kernel<kD32>, shape, call);
 }
 

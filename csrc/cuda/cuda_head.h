@@ -1,5 +1,6 @@
-// cuda_head.h: the rows of a select on the card: their tables, their logits (128 at a time), the
-// reductions of select.cu, and the way of the results back. Not here: the product itself.
+// cuda_head.h: the rows of a select on the card: their logits (128 at a time), the reductions of
+// select.cu, and the way of the results back. Not here: the product itself, the rows' tables
+// (step_tables.h).
 // Trap: a row that keeps its logits has them copied aside, because the next 128 rows use the same
 // memory and listed tokens are overwritten.
 #pragma once
@@ -9,6 +10,7 @@
 
 #include "cuda/check.h"
 #include "cuda/kernels.h"
+#include "cuda/step_tables.h"
 #include "ops/ops.h"
 #include "platform/buffer.h"
 
@@ -19,47 +21,37 @@ class CudaHead {
   void reserve(const StepLimits& limits);
   int64_t size_bytes() const;
 
-  // logits[i] for rows [first, first + count) of the step's select, whose places in the step are
-  // gather[0 .. count): started by `product(gather, count, logits, stride)`.
+  // Starts the head over a step whose tables are at `upload` on the card. `product` starts the
+  // logits of `count` rows whose places in the step are gather[0 .. count).
   using Product = std::function<cudaError_t(const int32_t* gather, int64_t count, float* logits,
                                             int64_t stride)>;
-  cudaError_t run(const Card& card, const SelectRow* rows, int64_t count, const Product& product);
+  cudaError_t run(const Card& card, const StepShape& shape, const char* upload,
+                  const Product& product);
   // Starts the results' way back.
-  cudaError_t send_back(const Card& card);
+  cudaError_t send_back(const Card& card, const StepShape& shape);
+  // What read_results needs of the select that was started.
+  void remember(const SelectRow* rows, int64_t count, const StepShape& shape);
   // After the stream has been waited for.
   const std::vector<SelectResult>& read_results();
   const float* full_row(const Card& card, int64_t index);
-  void clear();
 
  private:
-  struct Places {  // in the upload, in bytes
-    int64_t gather = 0;
-    int64_t listed = 0;
-    int64_t end = 0;
-  };
-  void fill_tables(const SelectRow* rows, int64_t count);
-  cudaError_t keep_full(const Card& card, const SelectRow* rows, int64_t first, int64_t count);
-
   StepLimits limits_;
   int64_t at_once_ = 0;   // rows whose logits are in memory together
   int64_t stride_ = 0;
   int64_t blocks_ = 0;    // of 1,024 tokens
-  Places places_;
-  PinnedBuffer upload_host_;
-  DeviceBuffer upload_card_;
   DeviceBuffer logits_;   // [at_once, stride]
   DeviceBuffer sums_;     // BlockSum [at_once, blocks]
   DeviceBuffer lists_;    // uint64 [at_once, blocks, 64]
   DeviceBuffer merged_;   // uint64 [at_once, ceil(blocks / 16), 64]
-  DeviceBuffer broken_;   // int32 [select_rows]
-  DeviceBuffer answer_;   // HeadResult [select_rows], then float [listed]
+  DeviceBuffer answer_;   // HeadResult [selects], then float [listed]
   PinnedBuffer answer_host_;
   DeviceBuffer full_;     // [full_rows, stride]
   Buffer full_host_;      // float [full_rows, V], touched by rows that are asked for
 
   int64_t row_count_ = 0;
-  int64_t listed_count_ = 0;
-  std::vector<int64_t> listed_begin_;  // [select_rows + 1]
+  int64_t listed_place_ = 0;  // bytes in answer_host_
+  std::vector<int64_t> listed_begin_;  // [select_rows]
   std::vector<int32_t> full_index_;    // [select_rows], -1: not kept
   std::vector<SelectResult> results_;
 };

@@ -1,18 +1,20 @@
 // cuda_ops.h: the CUDA device: packed weights, paged cache and activations in the card's memory,
-// all work of a step on one stream. Operations start kernels and return; collect waits. Not here:
-// kernels (*.cu beside this), which card (device.h), what is done after the head (cuda_head.h).
-// Trap: a step uploads its tables once, in begin, from page-locked memory that is read until the
-// step is done: an abandoned step is waited for before the next one begins.
+// all work of a step on one stream. Operations are written down; submit uploads the step's tables
+// and starts all of it, as one graph where the same kind of step was seen before; collect waits.
+// Not here: kernels (*.cu beside this), which card (device.h), what follows the head (cuda_head.h).
+// Trap: the tables are uploaded from page-locked memory that is read until the step is done: nobody
+// writes it between submit and collect. An abandoned step has started nothing.
 #pragma once
 
 #include <deque>
-#include <string>
 #include <vector>
 
 #include "cuda/check.h"
 #include "cuda/cuda_head.h"
 #include "cuda/device.h"
+#include "cuda/graph_cache.h"
 #include "cuda/kernels.h"
+#include "cuda/step_tables.h"
 #include "cuda/weight_store.h"
 #include "ops/ops.h"
 
@@ -39,11 +41,10 @@ class CudaOps final : public Ops {
     int64_t block_bytes = 0;  // of one layer
     DeviceBuffer buffer;
   };
-  // Where the step's tables lie in the upload, in bytes.
-  struct TablePlaces {
-    int64_t tiles = 0;
-    int64_t tables = 0;
-    int64_t end = 0;
+  // How starting a step went: the first failure.
+  struct Started {
+    cudaError_t error = cudaSuccess;
+    const char* doing = "";
   };
 
   Weight do_make_weight(int64_t n, int64_t k, WeightFormat format) override;
@@ -67,37 +68,54 @@ class CudaOps final : public Ops {
   void do_write_act(const Act& act, int64_t rows, const float* data) override;
   void do_read_act(const Act& act, int64_t rows, float* out) const override;
 
-  const Activation& act(const Act& a) const { return acts_[static_cast<size_t>(a.handle)]; }
-  const RowInfo* card_rows() const { return tables_card_.as<RowInfo>(); }
-  const int32_t* card_tables() const;
-  const QueryTile* card_tiles() const;
+  const Activation& act(int32_t handle) const { return acts_[static_cast<size_t>(handle)]; }
   void* layer_of(const Cache& cache, int64_t layer) const;
   void use_device() const;
   // Remembers the first failure of the step; collect throws it.
   void note(cudaError_t e, const char* doing);
-  int32_t fill_tables();
-  void product(const Act& x, const Weight& w, const Sink& sink, const char* doing);
-  void attend_generated(AttendCall call);
+  void record(const Recorded& operation, const Act& in, const Act& out);
+  bool replay(GraphCache::Entry* known);
   void reserve_late();
+
+  // cuda_step.cu: from what was written down to launches. Uses nothing of the step but shape_, so
+  // that what is captured serves every step of that shape.
+  Started start_step();
+  Started start_operations();
+  cudaError_t start_operation(const Recorded& r);
+  cudaError_t start_embed(const Recorded& r);
+  cudaError_t start_attend(const Recorded& r);
+  cudaError_t start_generated(AttendCall call);
+  cudaError_t start_select(const Recorded& r);
+  cudaError_t start_product(const Recorded& r, const NormCall& norm);
+  bool takes_norm(const Recorded& norm, const Recorded& next) const;
+  NormCall norm_of(const Recorded& r) const;
+  Sink sink_of(const Recorded& r) const;
+  const char* upload() const { return tables_card_.as<char>(); }
 
   DeviceInfo info_;
   int device_;
   Card card_;
+  bool plain_ = false;
   WeightStore weights_;
   CudaHead head_;
   std::deque<Activation> acts_;
   std::deque<Cache> caches_;
 
   StepLimits reserved_;
-  TablePlaces places_;
   PinnedBuffer tables_host_;
   DeviceBuffer tables_card_;
   DeviceBuffer partial_;  // of decode attention: [rows, heads, segments, padded + 2]
-  int32_t tile_count_ = 0;
+  DeviceBuffer arrived_;  // of decode attention: int32 [rows, heads], zero between kernels
 
-  bool in_flight_ = false;
+  // The step between begin and collect.
+  std::vector<Recorded> recorded_;
+  const SelectRow* selects_ = nullptr;
+  int64_t select_count_ = 0;
+  int64_t most_rows_ = 0;  // that its activations have room for
+  StepShape shape_;
+  GraphCache graphs_;
   cudaError_t failure_ = cudaSuccess;
-  std::string failed_doing_;
+  const char* failed_doing_ = "";
 };
 
 }  // namespace polylm

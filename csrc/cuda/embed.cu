@@ -1,5 +1,5 @@
 // embed.cu: x[T,C] = wte[token] + wpe[position] in fp32, gathered from the packed matrices.
-// Grid: rows. Block: 256 threads. No shared memory.
+// Grid: rows. Block: 256 threads. No shared memory. A row that only fills the bucket is zeros.
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
 #include "cuda/ptx.h"
@@ -18,11 +18,16 @@ __device__ __forceinline__ float element(const MatrixView& m, int64_t n, int64_t
 }
 
 __global__ void __launch_bounds__(kThreads) embed_kernel(const EmbedCall p) {
+  let_next_begin();
+  wait_for_previous();
   const RowInfo row = p.rows[blockIdx.x];
   float* x = p.x + blockIdx.x * p.stride;
   for (int64_t c = threadIdx.x; c < p.wte.k; c += kThreads) {
-    float v = element(p.wte, row.token, c);
-    if (p.wpe.data != nullptr) v += element(p.wpe, row.position, c);
+    float v = 0.0F;
+    if (row.position >= 0) {
+      v = element(p.wte, row.token, c);
+      if (p.wpe.data != nullptr) v += element(p.wpe, row.position, c);
+    }
     x[c] = v;
   }
 }
@@ -34,6 +39,7 @@ cudaError_t embed_rows(const Card& card, const EmbedCall& call) {
   shape.grid = grid_of(call.row_count);
   shape.threads = kThreads;
   shape.stream = card.stream;
+  shape.may_overlap = card.overlaps;
   return launch(&embed_kernel, shape, call);
 }
 

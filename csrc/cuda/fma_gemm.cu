@@ -50,6 +50,8 @@ __device__ __forceinline__ void load_panels(const FmaCall& p, int64_t k0, float*
 
 template <bool kXIsBf16, bool kWIsBf16>
 __global__ void __launch_bounds__(kThreads) fma_kernel(const FmaCall p) {
+  let_next_begin();
+  wait_for_previous();
   auto* xs = reinterpret_cast<float*>(block_shared());
   float* ws = xs + kRows * kPitch;
   const int r0 = static_cast<int>(threadIdx.x) / 16 * 2;
@@ -96,6 +98,7 @@ cudaError_t fma_product(const Card& card, const FmaCall& call) {
   shape.threads = kThreads;
   shape.shared_bytes = sizeof(float) * (kRows + kCols) * kPitch;
   shape.stream = card.stream;
+  shape.may_overlap = card.overlaps;
   if (call.x_is_bf16) {
     return call.w_is_bf16 ? launch(&fma_kernel<true, true>, shape, call)
                           : launch(&fma_kernel<true, false>, shape, call);

@@ -133,6 +133,8 @@ __global__ void __launch_bounds__(kThreads) prefill_kernel(const ProductCall p) 
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   float total[kRowTiles][2 * kWarpColTiles][4] = {};
   float sum[kRowTiles][2 * kWarpColTiles][4] = {};
+  let_next_begin();
+  wait_for_previous();
 #pragma unroll
   for (int s = 0; s < kPrefillStages - 1; ++s) {
     if (s < p.k_blocks) fill_stage<kRowTiles>(p, s, ring + s * kStageBytes);
@@ -173,6 +175,7 @@ cudaError_t start(const Card& card, const ProductCall& call) {
   shape.threads = kThreads;
   shape.shared_bytes = static_cast<size_t>(kPrefillStages) * Shape<kRowTiles>::kStageBytes;
   shape.stream = card.stream;
+  shape.may_overlap = card.overlaps;
   return launch(&prefill_kernel<kRowTiles>, shape, call);
 }
 

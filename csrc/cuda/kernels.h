@@ -13,12 +13,14 @@ namespace polylm {
 struct Card {
   cudaStream_t stream = nullptr;
   int64_t processors = 1;
+  bool overlaps = false;  // kernels may begin early: the code in use knows how to wait
 };
 
-// One row of the step. `table` is where its sequence's block table begins.
+// One row of the step. `table` is where its sequence's block table begins. Position -1: no row at
+// all, it fills a step up to its bucket; it reads zeros and leaves the cache alone.
 struct RowInfo {
   int32_t token = 0;
-  int32_t position = 0;
+  int32_t position = -1;
   int32_t table = 0;
   int32_t unused = 0;
 };
@@ -53,6 +55,20 @@ struct Sink {
   void* layer = nullptr;  // this layer's blocks
 };
 
+struct NormCall {
+  const float* x = nullptr;
+  int64_t x_stride = 0;
+  void* h = nullptr;
+  int64_t h_stride = 0;
+  bool h_is_bf16 = false;
+  const float* weight = nullptr;
+  const float* bias = nullptr;
+  int32_t cols = 0;
+  float epsilon = 0.0F;
+  int32_t row_count = 0;
+};
+cudaError_t norm_rows(const Card& card, const NormCall& call);
+
 // y[rows,N] = x · wᵀ, bf16 by packed bf16. Row i of the product is row first_row + i of x and sink,
 // or, with `gather`, row gather[i] of x and row i of sink.
 struct ProductCall {
@@ -65,6 +81,7 @@ struct ProductCall {
   int32_t first_row = 0;
   int32_t rows = 0;
   Sink sink;
+  NormCall norm;  // norm.x not null: x is norm's h, which the product computes first (decode only)
 };
 cudaError_t decode_product(const Card& card, const ProductCall& call);
 cudaError_t prefill_product(const Card& card, const ProductCall& call);
@@ -101,6 +118,7 @@ struct AttendCall {
   int32_t row_count = 0;
   int32_t segments = 0;        // most of any of these rows
   float* partial = nullptr;    // decode: [rows, heads, segments, padded + 2]
+  int32_t* arrived = nullptr;  // decode: [rows, heads], zero before and after
 };
 cudaError_t attend_prefill(const Card& card, const AttendCall& call);
 cudaError_t attend_decode(const Card& card, const AttendCall& call);
@@ -122,20 +140,6 @@ struct EmbedCall {
   int32_t row_count = 0;
 };
 cudaError_t embed_rows(const Card& card, const EmbedCall& call);
-
-struct NormCall {
-  const float* x = nullptr;
-  int64_t x_stride = 0;
-  void* h = nullptr;
-  int64_t h_stride = 0;
-  bool h_is_bf16 = false;
-  const float* weight = nullptr;
-  const float* bias = nullptr;
-  int32_t cols = 0;
-  float epsilon = 0.0F;
-  int32_t row_count = 0;
-};
-cudaError_t norm_rows(const Card& card, const NormCall& call);
 
 inline constexpr int kCopiesAtOnce = 128;
 struct CopyCall {
@@ -167,7 +171,7 @@ cudaError_t pack_piece(const Card& card, const PackCall& call);
 // ---------------------------------------------------------------------------------- the head
 
 struct ListedToken {
-  int32_t row = 0;  // of the group
+  int32_t row = -1;  // of the select; -1 fills up to the bucket
   int32_t token = 0;
 };
 // What the reductions need of a row, and what comes back.
@@ -193,13 +197,16 @@ struct HeadCall {
   float* logits = nullptr;  // [rows, stride]; listed tokens become -inf
   int64_t stride = 0;
   int32_t vocab = 0;
+  int32_t first_row = 0;  // of the select: which listed tokens are meant
   int32_t rows = 0;
-  int32_t blocks = 0;              // of 1,024 tokens
+  int32_t blocks = 0;               // of 1,024 tokens
   const HeadRow* wanted = nullptr;  // [rows]
-  const ListedToken* listed = nullptr;
+  const ListedToken* listed = nullptr;  // of all rows of the select
   int32_t listed_count = 0;
   float* listed_logits = nullptr;
   int32_t* broken = nullptr;        // [rows], zero before: a logit is NaN or +inf
+  const int32_t* kept = nullptr;    // [rows]: where in `full` the row's logits are kept, or -1
+  float* full = nullptr;            // [kept rows, stride]; null: no row keeps its logits
   BlockSum* sums = nullptr;         // [rows, blocks]
   uint64_t* lists = nullptr;        // [rows, blocks, 64]
   uint64_t* merged = nullptr;       // [rows, ceil(blocks / 16), 64]

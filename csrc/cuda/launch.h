@@ -14,6 +14,7 @@ struct LaunchShape {
   int threads = 0;
   size_t shared_bytes = 0;
   cudaStream_t stream = nullptr;
+  bool may_overlap = false;  // may begin while the kernel before it still runs (see ptx.h)
 };
 
 inline dim3 grid_of(int64_t x, int64_t y = 1, int64_t z = 1) {
@@ -34,6 +35,11 @@ cudaError_t launch(void (*kernel)(Params), const LaunchShape& shape, const Param
   config.blockDim = dim3(static_cast<unsigned>(shape.threads));
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = shape.stream;
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &overlap;
+  config.numAttrs = shape.may_overlap ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, params);
 }
 

@@ -40,8 +40,9 @@ __device__ __forceinline__ void copies_wait() {
   asm volatile("cp.async.wait_group %0;\n" : : "n"(kOpen) : "memory");
 }
 
-// 16 bytes that nobody writes during the kernel and that are used once: not kept in L1.
-__device__ __forceinline__ Quad load_stream(const void* from) {
+// 16 bytes of weights: nobody writes them while any kernel of a step runs, and they are used once,
+// so they are not kept in L1. The only kind of load that may stand before wait_for_previous.
+__device__ __forceinline__ Quad load_constant(const void* from) {
   Quad q;
   asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];\n"
                : "=r"(q.x), "=r"(q.y), "=r"(q.z), "=r"(q.w)
@@ -49,13 +50,47 @@ __device__ __forceinline__ Quad load_stream(const void* from) {
   return q;
 }
 
-// 16 bytes that nobody writes during the kernel and that other warps read too.
+// 16 bytes that an earlier kernel wrote (K and V) and that are used once. Not the read-only path:
+// it wants memory that nobody writes while the kernel lives, and a kernel that begins early lives
+// while the one before it still writes.
+__device__ __forceinline__ Quad load_once(const void* from) {
+  Quad q;
+  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(q.x), "=r"(q.y), "=r"(q.z), "=r"(q.w)
+               : "l"(from)
+               : "memory");
+  return q;
+}
+
+// 16 bytes that an earlier kernel wrote (activations) and that other warps read too.
 __device__ __forceinline__ Quad load_shared_read(const void* from) {
   Quad q;
-  asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];\n"
+  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];\n"
                : "=r"(q.x), "=r"(q.y), "=r"(q.z), "=r"(q.w)
-               : "l"(from));
+               : "l"(from)
+               : "memory");
   return q;
+}
+
+// Programmatic dependent launch (sm_90 and later, where launch.h asks for it; elsewhere a kernel
+// begins when the one before it has ended, and both do nothing).
+// Lets the next kernel of the stream begin: its blocks take the room that this one's last blocks
+// leave. It may be called at once, because the next kernel begins only when every block of this
+// one has called it (no block of this one then still waits for room), and because it says nothing
+// about results: those the next kernel gets by waiting.
+__device__ __forceinline__ void let_next_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory");
+#endif
+}
+// Waits until the kernel before this one has ended and all it wrote can be seen. EVERY thread of
+// EVERY kernel of a step calls it before it reads or writes anything but weights, also a thread
+// with nothing to do: a kernel that ended without waiting would let its successor begin before its
+// predecessor had ended.
+__device__ __forceinline__ void wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;\n" ::: "memory");
+#endif
 }
 
 // d[16,8] += a[16,16] · b[16,8], bf16 products, fp32 sums, by one warp. With lane = 4g + t:

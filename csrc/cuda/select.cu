@@ -1,6 +1,7 @@
-// select.cu: what is left of rows of logits after the head: listed tokens taken out, sums of
-// exponentials over blocks of 1,024 tokens, and the 64 best of the rest.
-// take: grid ceil(listed / 256). blocks: grid (blocks of 1,024, rows), 256 threads, 8.2 KiB shared.
+// select.cu: what is left of rows of logits after the head: whole rows kept where they are wanted,
+// listed tokens taken out, sums of exponentials over blocks of 1,024 tokens, and the 64 best of the
+// rest. keep: grid (blocks of 1,024, rows). take: grid ceil(listed / 256). blocks: grid (blocks of
+// 1,024, rows), 256 threads, 8.2 KiB shared.
 // merge: grid (groups of 16 lists, rows), until one list is left. finish: grid rows, 256 threads.
 // Trap: candidates are ordered by one 64-bit key (logit, then lower id), all different, so that any
 // way of sorting gives the same list; sums are fixed trees over 256 threads.
@@ -109,18 +110,39 @@ __device__ __forceinline__ bool is_broken(float logit) {
   return isnan(logit) || logit == INFINITY;
 }
 
+__global__ void __launch_bounds__(kThreads) keep_rows_kernel(const HeadCall p) {
+  let_next_begin();
+  wait_for_previous();
+  const int32_t kept = p.kept[blockIdx.y];
+  if (kept < 0) return;
+  const float* from = p.logits + blockIdx.y * p.stride;
+  float* to = p.full + kept * p.stride;
+  const int first = static_cast<int>(blockIdx.x) * kBlockTokens + static_cast<int>(threadIdx.x);
+#pragma unroll
+  for (int i = 0; i < kBlockTokens / kThreads; ++i) {
+    const int token = first + i * kThreads;
+    if (token < p.vocab) to[token] = from[token];
+  }
+}
+
 __global__ void __launch_bounds__(kThreads) take_listed_kernel(const HeadCall p) {
+  let_next_begin();
+  wait_for_previous();
   const int i = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x);
   if (i >= p.listed_count) return;
   const ListedToken listed = p.listed[i];
-  float* logit = p.logits + listed.row * p.stride + listed.token;
+  const int row = listed.row - p.first_row;
+  if (row < 0 || row >= p.rows) return;  // another 128 rows' turn, or no token at all
+  float* logit = p.logits + row * p.stride + listed.token;
   const float v = *logit;
   p.listed_logits[i] = v;
-  if (is_broken(v)) p.broken[listed.row] = 1;  // everyone who writes writes this
+  if (is_broken(v)) p.broken[row] = 1;  // everyone who writes writes this
   *logit = -INFINITY;
 }
 
 __global__ void __launch_bounds__(kThreads) reduce_blocks_kernel(const HeadCall p) {
+  let_next_begin();
+  wait_for_previous();
   auto* keys = reinterpret_cast<uint64_t*>(block_shared());
   auto* shared = reinterpret_cast<float*>(block_shared());
   const int tid = static_cast<int>(threadIdx.x);
@@ -167,6 +189,8 @@ struct MergeCall {
   int32_t lists = 0;
 };
 __global__ void __launch_bounds__(kThreads) merge_kernel(const MergeCall p) {
+  let_next_begin();
+  wait_for_previous();
   auto* keys = reinterpret_cast<uint64_t*>(block_shared());
   const int64_t row = blockIdx.y;
   for (int i = static_cast<int>(threadIdx.x); i < kBlockTokens; i += kThreads) {
@@ -182,6 +206,8 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(const MergeCall p) {
 }
 
 __global__ void __launch_bounds__(kThreads) finish_kernel(const HeadCall p) {
+  let_next_begin();
+  wait_for_previous();
   auto* shared = reinterpret_cast<double*>(block_shared());
   const int tid = static_cast<int>(threadIdx.x);
   const int row = static_cast<int>(blockIdx.x);
@@ -223,6 +249,12 @@ cudaError_t reduce_head(const Card& card, const HeadCall& call) {
   LaunchShape shape;
   shape.threads = kThreads;
   shape.stream = card.stream;
+  shape.may_overlap = card.overlaps;
+  if (call.full != nullptr) {
+    shape.grid = grid_of(call.blocks, call.rows);
+    const cudaError_t e = launch(&keep_rows_kernel, shape, call);
+    if (e != cudaSuccess) return e;
+  }
   if (call.listed_count > 0) {
     shape.grid = grid_of(ceil_parts(call.listed_count, kThreads));
     const cudaError_t e = launch(&take_listed_kernel, shape, call);

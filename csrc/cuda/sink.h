@@ -42,6 +42,7 @@ __device__ __forceinline__ void sink_qkv(const Sink& s, int row, int n, float v)
   const int head = c / s.head_size;
   const int d = c % s.head_size;
   const RowInfo info = s.rows[row];
+  if (info.position < 0) return;  // no row, and no place in the cache
   const int64_t block = s.tables[info.table + info.position / kCudaBlockTokens];
   const int slot = info.position % kCudaBlockTokens;
   const int64_t half = static_cast<int64_t>(kCudaBlockTokens) * s.padded;

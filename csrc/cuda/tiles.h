@@ -93,6 +93,11 @@ constexpr DecodeTiles decode_tiles(int64_t rows, int64_t n, int64_t processors) 
   return {n_tiles, rows <= 16 ? 2 : 4};
 }
 
+// The decode product normalises its own input for so few rows and columns: every block does all of
+// it, and more would cost more than the launch that it saves.
+inline constexpr int kNormedRows = 2;
+inline constexpr int kNormedCols = 8192;  // 32 KiB of shared memory
+
 // The prefill family: a block owns 64 or 128 rows by 128 columns and walks over all of K.
 inline constexpr int kPrefillCols = 128;
 inline constexpr int kPrefillStages = 4;
@@ -133,6 +138,20 @@ inline constexpr int kDecodeAttendRows = 256;  // rows of one launch; bounds the
 constexpr int64_t segments_of(int64_t keys) { return ceil_parts(keys, kSegmentKeys); }
 // Stages of prefill attention's ring of K and V: as many as fit 64 KiB.
 POLYLM_BOTH constexpr int attend_stages(int padded) { return padded <= 128 ? 3 : 2; }
+
+// ------------------------------------------------------------------------------ graphs of steps
+// A step of generated rows is filled up to a bucket, so that few graphs serve all steps.
+constexpr int64_t next_power(int64_t n) {
+  int64_t p = 1;
+  while (p < n) p *= 2;
+  return p;
+}
+constexpr int64_t row_bucket(int64_t n) {
+  if (n <= 8) return n == 0 ? 0 : next_power(n);
+  const int64_t step = n <= 32 ? 8 : n <= 64 ? 16 : n <= 256 ? 32 : 128;
+  return ceil_parts(n, step) * step;
+}
+constexpr int64_t listed_bucket(int64_t n) { return n == 0 ? 0 : n <= 256 ? 256 : next_power(n); }
 
 // --------------------------------------------------------------------------------- the head
 inline constexpr int kHeadRows = 128;  // rows whose logits are in memory at once

@@ -180,10 +180,14 @@ const DeviceMatrix& WeightStore::matrix(int32_t handle) const {
   return matrices_[static_cast<size_t>(handle)];
 }
 
-const float* WeightStore::vector_or_null(const Vector& v) const {
-  if (v.size == 0) return nullptr;
+const float* WeightStore::vector(int32_t handle) const {
   const std::lock_guard lock(mutex_);
-  return vectors_[static_cast<size_t>(v.handle)].as<float>();
+  return vectors_[static_cast<size_t>(handle)].as<float>();
+}
+
+int64_t WeightStore::matrix_count() const {
+  const std::lock_guard lock(mutex_);
+  return static_cast<int64_t>(matrices_.size());
 }
 
 int64_t WeightStore::weights_bytes() const {

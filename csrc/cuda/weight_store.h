@@ -39,7 +39,8 @@ class WeightStore {
   void release_staging();
 
   const DeviceMatrix& matrix(int32_t handle) const;
-  const float* vector_or_null(const Vector& v) const;
+  const float* vector(int32_t handle) const;
+  int64_t matrix_count() const;
   int64_t weights_bytes() const;
   int64_t staging_bytes() const;
 

@@ -1,8 +1,9 @@
 // cuda_runtime.h: a CUDA that runs on the CPU, so that the kernels and the host code of csrc/cuda
 // are executed by tests on machines without a GPU: the same source, another runtime. Threads of a
-// block are fibers, blocks run one after the other, streams run at once. What it shows: indices,
-// fragments, barriers, waits for copies, orders of additions, host bookkeeping. What it cannot
-// show: what the hardware does differently, races that need real parallelism, speed.
+// block are fibers (emulator.cc), blocks run one after the other; streams and graphs run as late as
+// they may (runtime.cc). What it shows: indices, fragments, barriers, waits for copies, orders of
+// additions, memory that the host changes too early, what a graph keeps of its capture. What it
+// cannot show: what the hardware does differently, races that need real parallelism, speed.
 // Trap: only what csrc/cuda uses exists here; the names are CUDA's own.
 #pragma once
 
@@ -11,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <algorithm>
+#include <type_traits>
 
 #define __global__
 #define __device__
@@ -60,6 +62,16 @@ float exchange(float x, int mask);  // shuffle xor
 }  // namespace emulator
 
 inline void __syncthreads() { emulator::barrier(); }
+inline void __threadfence() {}  // blocks run one after the other
+inline int32_t atomicAdd(int32_t* at, int32_t more) {
+  const int32_t before = *at;
+  *at += more;
+  return before;
+}
+template <class T>
+T __ldcg(const T* at) {
+  return *at;
+}
 inline void __syncwarp() { emulator::warp_barrier(); }
 inline float __shfl_xor_sync(unsigned, float x, int mask) { return emulator::exchange(x, mask); }
 
@@ -74,6 +86,7 @@ enum cudaError_t {
   cudaErrorNoKernelImageForDevice = 209,
   cudaErrorECCUncorrectable = 214,
   cudaErrorIllegalAddress = 700,
+  cudaErrorLaunchOutOfResources = 701,
   cudaErrorLaunchTimeout = 702,
   cudaErrorHardwareStackError = 714,
   cudaErrorIllegalInstruction = 715,
@@ -81,26 +94,41 @@ enum cudaError_t {
   cudaErrorInvalidAddressSpace = 717,
   cudaErrorInvalidPc = 718,
   cudaErrorLaunchFailure = 719,
+  cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorStreamCaptureInvalidated = 901,
   cudaErrorUnknown = 999
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal };
+enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 inline constexpr unsigned cudaStreamNonBlocking = 1;
 inline constexpr unsigned cudaHostAllocDefault = 0;
 struct EmulatedStream;
 using cudaStream_t = EmulatedStream*;
+struct EmulatedGraph;
+using cudaGraph_t = EmulatedGraph*;
+using cudaGraphExec_t = EmulatedGraph*;
 struct cudaDeviceProp {
   char name[256];
   int major, minor, multiProcessorCount;
   size_t totalGlobalMem;
 };
 struct cudaFuncAttributes {
-  int numRegs;
+  int numRegs, ptxVersion;
+};
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int programmaticStreamSerializationAllowed;
+  } val;
 };
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes = 0;
   cudaStream_t stream = nullptr;
+  cudaLaunchAttribute* attrs = nullptr;
+  unsigned numAttrs = 0;
 };
 
 cudaError_t cudaGetDeviceCount(int* count);
@@ -121,6 +149,13 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph,
+                                 unsigned long long flags = 0);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 cudaError_t cudaDeviceSynchronize();
 cudaError_t cudaGetLastError();
 const char* cudaGetErrorString(cudaError_t e);
@@ -129,26 +164,47 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute what, int
 template <class Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, Kernel*) {
   a->numRegs = 1;
+  a->ptxVersion = 90;  // so that kernels are launched as on sm_90
   return cudaSuccess;
 }
 
 namespace emulator {
-struct Kernel {
-  void (*run)(const void* closure) = nullptr;
-  const void* closure = nullptr;
+
+// A kernel with its arguments, copied when it was launched.
+struct Closure {
+  void (*run)(const void* data) = nullptr;
+  const void* data = nullptr;
+  size_t bytes = 0;
 };
-cudaError_t run_grid(const cudaLaunchConfig_t& config, const Kernel& kernel);
-// Test hooks: the n-th allocation from now on fails; every later call returns `e`; 0 ends both.
-void fail_allocation(int nth);
+cudaError_t launch(const cudaLaunchConfig_t& config, const Closure& kernel);
+
+// Test hooks. The n-th call of this kind from now on answers `e`; 0 ends it. kExecute is a kernel
+// that breaks while it runs: the next wait tells, and so does every later call.
+enum class Fault { kAllocate, kLaunch, kCopy, kExecute, kCapture, kInstantiate, kGraphLaunch };
+void fail(Fault what, int nth, cudaError_t e);
+// Every later call returns `e`; cudaSuccess ends that.
 void break_device(cudaError_t e);
 int live_allocations();
+// Calls since the last reset: what the host started itself, and graphs.
+struct Calls {
+  int launches = 0;
+  int copies = 0;
+  int captures = 0;
+  int instantiated = 0;
+  int graph_launches = 0;
+  int live_graphs = 0;  // not reset
+};
+Calls calls();
+void reset_calls();
+
 }  // namespace emulator
 
 template <class... Params, class... Args>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Params...),
                                const Args&... args) {
-  const auto closure = [&] { kernel(args...); };
-  using Closure = decltype(closure);
-  return emulator::run_grid(
-      *config, {[](const void* c) { (*static_cast<Closure*>(c))(); }, &closure});
+  const auto closure = [kernel, args...] { kernel(args...); };
+  using Copied = decltype(closure);
+  static_assert(std::is_trivially_copyable_v<Copied>);
+  return emulator::launch(*config, {[](const void* data) { (*static_cast<Copied*>(data))(); },
+                                    &closure, sizeof closure});
 }

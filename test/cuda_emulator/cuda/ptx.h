@@ -15,6 +15,7 @@ void wait_copies(int open);
 void product(float* d, const uint32_t* a, uint32_t b0, uint32_t b1);
 uint32_t pack(float low, float high);
 uint4 load(const void* from);
+void wait_for_previous();
 }  // namespace emulator
 
 namespace polylm {
@@ -30,8 +31,11 @@ template <int kOpen>
 inline void copies_wait() {
   emulator::wait_copies(kOpen);
 }
-inline Quad load_stream(const void* from) { return emulator::load(from); }
+inline Quad load_constant(const void* from) { return emulator::load(from); }
+inline Quad load_once(const void* from) { return emulator::load(from); }
 inline Quad load_shared_read(const void* from) { return emulator::load(from); }
+inline void let_next_begin() {}
+inline void wait_for_previous() { emulator::wait_for_previous(); }
 inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   emulator::product(d, a, b0, b1);
 }
