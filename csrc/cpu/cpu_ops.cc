@@ -69,7 +69,7 @@ struct CpuOps::Panel {
 
 struct alignas(64) CpuOps::Scratch {
   float sums[kPanelRows * kPanelCols];
-  float values[kPanelCols];  // one row of K or V on its way into the cache
+  float values[kCpuBlockTokens][kPanelCols];  // K or V of a block on its way into the cache
 };
 
 CpuOps::CpuOps(const CpuOptions& options) : attention_(context_), select_(context_) {
@@ -271,21 +271,39 @@ void CpuOps::store_qkv(const QkvArgs& a, const KvCache& cache, const Panel& pane
     const int64_t which = c / channels;
     const int64_t count = std::min(last, (which + 1) * channels) - c;
     const int64_t c0 = c - which * channels;
-    for (int64_t r = 0; r < panel.rows; ++r) {
-      const int64_t row = panel.first_row + r;
-      const float* y = panel.sums + r * kPanelCols + (c - panel.first_col);
-      if (which == 0) {
-        context_.kernels->store_inputs(context_.kind, y, a.q_scale,
-                                       row_of(a.q, row) + c0 * context_.element_bytes(), count);
-        continue;
+    const float* y = panel.sums + (c - panel.first_col);
+    if (which == 0) {
+      for (int64_t r = 0; r < panel.rows; ++r) {
+        char* to = row_of(a.q, panel.first_row + r) + c0 * context_.element_bytes();
+        context_.kernels->store_inputs(context_.kind, y + r * kPanelCols, a.q_scale, to, count);
       }
-      const RowPlace& place = places_.as<RowPlace>()[row];
-      char* block = cache.block(a.layer, place.block);
-      context_.kernels->store_inputs(cache_kind, y, 1.0F, s->values, count);
-      (which == 1 ? write_k : write_v)(cache, block, place.slot, c0, count, s->values);
+    } else {
+      for (int64_t r = 0; r < panel.rows;) {
+        const int64_t tokens = run_of_places(panel.first_row + r, panel.rows - r);
+        for (int64_t t = 0; t < tokens; ++t) {
+          context_.kernels->store_inputs(cache_kind, y + (r + t) * kPanelCols, 1.0F,
+                                         s->values[t], count);
+        }
+        const RowPlace& place = places_.as<RowPlace>()[panel.first_row + r];
+        const KvRows rows = {place.slot, tokens, c0, count, s->values,
+                             kPanelCols * (cache.is_bf16 ? 2 : 1)};
+        (which == 1 ? write_k : write_v)(cache, cache.block(a.layer, place.block), rows);
+        r += tokens;
+      }
     }
     c += count;
   }
+}
+
+// How many of `most` rows from `row` on go into one block one after the other.
+int64_t CpuOps::run_of_places(int64_t row, int64_t most) const {
+  const auto* places = places_.as<RowPlace>() + row;
+  int64_t count = 1;
+  while (count < most && places[count].block == places->block &&
+         places[count].slot == places->slot + count) {
+    ++count;
+  }
+  return count;
 }
 
 void CpuOps::do_attend(const AttendArgs& a) {

@@ -88,6 +88,7 @@ class CpuOps final : public Ops {
   void product_tiles(const ProductArgs& whole, const PackedMatrix& w, Range tiles, Scratch* s,
                      FinishPanel finish) const;
   void store_qkv(const QkvArgs& a, const KvCache& cache, const Panel& panel, Scratch* s);
+  int64_t run_of_places(int64_t row, int64_t most) const;
   void reserve_late();
 
   DeviceInfo info_;

@@ -31,6 +31,31 @@ void for_heads(const KvCache& cache, int64_t c0, int64_t count, F f) {
   }
 }
 
+// Channels [d0, d0 + count) of one token; `to` is where its channel 0 goes. Neighbouring channels
+// share a word, and words are a line apart: from one tile to the next too.
+void write_k_token(const uint16_t* x, int64_t d0, int64_t count, uint16_t* to) {
+  int64_t d = d0;
+  const int64_t end = d0 + count;
+  if (d % 2 != 0) to[d++ / 2 * 32 + 1] = *x++;
+  for (; d + 2 <= end; d += 2, x += 2) std::memcpy(to + d / 2 * 32, x, 2 * sizeof *x);
+  if (d < end) to[d / 2 * 32] = *x;
+}
+
+// Channels [d0, d0 + count) of two tokens that share words; `to` is where their channel 0 goes.
+void write_v_pair(const uint16_t* even, const uint16_t* odd, int64_t d0, int64_t count,
+                  uint16_t* to) {
+  for (int64_t i = 0; i < count;) {
+    const int64_t d = d0 + i;
+    const int64_t some = std::min(kTileN - d % kTileN, count - i);
+    uint16_t* line = to + d / kTileN * (kTileN * kTileK) + d % kTileN * 2;
+    for (int64_t j = 0; j < some; ++j) {
+      line[2 * j] = even[i + j];
+      line[2 * j + 1] = odd[i + j];
+    }
+    i += some;
+  }
+}
+
 }  // namespace
 
 KvCache make_kv_cache(const KvShape& shape, bool is_bf16) {
@@ -58,36 +83,48 @@ void prepare_block(const KvCache& cache, int64_t layer, int64_t block, int64_t t
   }
 }
 
-void write_k(const KvCache& cache, char* block, int64_t slot, int64_t c0, int64_t count,
-             const void* values) {
+void write_k(const KvCache& cache, char* block, const KvRows& rows) {
   const int64_t k_tiles = cache.padded_head / kTileK;
-  for_heads(cache, c0, count, [&](int64_t head, int64_t d0, int64_t some, int64_t from) {
+  for_heads(cache, rows.c0, rows.count, [&](int64_t head, int64_t d0, int64_t some, int64_t from) {
     char* base = cache.k_of(block, head);
-    if (!cache.is_bf16) {
-      auto* to = reinterpret_cast<float*>(base);
-      const float* x = static_cast<const float*>(values) + from;
-      for (int64_t i = 0; i < some; ++i) to[fp32_element(slot, d0 + i, k_tiles)] = x[i];
-      return;
+    for (int64_t t = 0; t < rows.tokens; ++t) {
+      const int64_t slot = rows.slot + t;
+      const int64_t at = t * rows.stride + from;
+      if (cache.is_bf16) {
+        write_k_token(static_cast<const uint16_t*>(rows.values) + at, d0, some,
+                      reinterpret_cast<uint16_t*>(base) + bf16_element(slot, 0, k_tiles));
+      } else {
+        const float* x = static_cast<const float*>(rows.values) + at;
+        auto* to = reinterpret_cast<float*>(base) + fp32_element(slot, 0, k_tiles);
+        for (int64_t i = 0; i < some; ++i) to[(d0 + i) * kTileN] = x[i];
+      }
     }
-    auto* to = reinterpret_cast<uint16_t*>(base);
-    const uint16_t* x = static_cast<const uint16_t*>(values) + from;
-    for (int64_t i = 0; i < some; ++i) to[bf16_element(slot, d0 + i, k_tiles)] = x[i];
   });
 }
 
-void write_v(const KvCache& cache, char* block, int64_t slot, int64_t c0, int64_t count,
-             const void* values) {
-  for_heads(cache, c0, count, [&](int64_t head, int64_t d0, int64_t some, int64_t from) {
+void write_v(const KvCache& cache, char* block, const KvRows& rows) {
+  for_heads(cache, rows.c0, rows.count, [&](int64_t head, int64_t d0, int64_t some, int64_t from) {
     char* base = cache.v_of(block, head);
-    if (!cache.is_bf16) {
-      auto* to = reinterpret_cast<float*>(base);
-      const float* x = static_cast<const float*>(values) + from;
-      for (int64_t i = 0; i < some; ++i) to[fp32_element(d0 + i, slot, 1)] = x[i];
-      return;
+    const int64_t end = rows.slot + rows.tokens;
+    for (int64_t slot = rows.slot; slot < end;) {
+      const int64_t at = (slot - rows.slot) * rows.stride + from;
+      if (!cache.is_bf16) {
+        const float* x = static_cast<const float*>(rows.values) + at;
+        auto* to = reinterpret_cast<float*>(base);
+        for (int64_t i = 0; i < some; ++i) to[fp32_element(d0 + i, slot, 1)] = x[i];
+        ++slot;
+        continue;
+      }
+      const auto* x = static_cast<const uint16_t*>(rows.values) + at;
+      auto* to = reinterpret_cast<uint16_t*>(base);
+      if (slot % 2 == 0 && slot + 1 < end) {
+        write_v_pair(x, x + rows.stride, d0, some, to + bf16_element(0, slot, 1));
+        slot += 2;
+      } else {
+        for (int64_t i = 0; i < some; ++i) to[bf16_element(d0 + i, slot, 1)] = x[i];
+        ++slot;
+      }
     }
-    auto* to = reinterpret_cast<uint16_t*>(base);
-    const uint16_t* x = static_cast<const uint16_t*>(values) + from;
-    for (int64_t i = 0; i < some; ++i) to[bf16_element(d0 + i, slot, 1)] = x[i];
   });
 }
 

@@ -37,12 +37,19 @@ KvCache make_kv_cache(const KvShape& shape, bool is_bf16);
 // Clears what the coming tokens [0, tokens) of a fresh block will not fill but attention reads.
 void prepare_block(const KvCache& cache, int64_t layer, int64_t block, int64_t tokens);
 
-// Channels [c0, c0 + count) of one token (of all heads together: channel c is head c / D), already
-// rounded: bf16 or fp32 as the cache is. Threads may write disjoint channels or tokens at once.
-void write_k(const KvCache& cache, char* block, int64_t slot, int64_t c0, int64_t count,
-             const void* values);
-void write_v(const KvCache& cache, char* block, int64_t slot, int64_t c0, int64_t count,
-             const void* values);
+// Channels [c0, c0 + count) (of all heads together: channel c is head c / D) of the tokens in slots
+// [slot, slot + tokens), already rounded: bf16 or fp32 as the cache is, values[token * stride +
+// channel]. Threads may write disjoint channels or blocks at once.
+struct KvRows {
+  int64_t slot = 0;
+  int64_t tokens = 0;
+  int64_t c0 = 0;
+  int64_t count = 0;
+  const void* values = nullptr;
+  int64_t stride = 0;  // elements
+};
+void write_k(const KvCache& cache, char* block, const KvRows& rows);
+void write_v(const KvCache& cache, char* block, const KvRows& rows);
 
 void copy_block(const KvCache& cache, int64_t layer, int64_t from, int64_t to);
 
