@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// The whole test run (`npm test`): native build with its tests, typecheck, bundle, jest, native tests, and one
-// closing line that sums them. Anything that does not build or typecheck counts as one failure. For developers:
+// The whole test run (`npm test`): native build with its tests, typecheck, bundle, jest, the fast part of the consumer
+// matrix, and one closing line that sums them. Anything that does not build or typecheck counts as one failure. For developers:
 //   npm test -- --only native|js     one half
 //   npm test -- sampling             only test files and native tests whose name contains the word
 // Trap: warnings are errors only when CI is set, as in .ci/run; a user's newer compiler may know new warnings.
@@ -107,6 +107,9 @@ if (only !== 'native') {
   await step('typecheck', [bin('typescript/bin/tsc'), '--noEmit'])
   const bundled = await step('bundle', [bin('tsup/dist/cli-default.js'), '--silent'])
   if (built && bundled) count('jest', 'jest', await run('jest', process.execPath, [bin('jest/bin/jest.js'), ...args]))
+  if (built && bundled && (args.length === 0 || args[0] === 'consumers')) {
+    count('consumers', 'consumers', await run('consumers', process.execPath, [path.join(root, 'scripts/consumers.mjs'), '--fast']))
+  }
 }
 
 const nothing = total.passed + total.failed === 0

@@ -86,21 +86,26 @@ Buffer::Buffer(int64_t size_bytes, const char* purpose) : size_bytes_(size_bytes
   if (size_bytes == 0) return;
   POLYLM_CHECK_LT(0, size_bytes);
   if (fault_now()) out_of_memory(size_bytes, purpose);
-  // Without huge pages: Windows gives them to privileged accounts only, and never untouched.
+  // Aligned as elsewhere, but not on huge pages: Windows has them for privileged accounts alone.
   SYSTEM_INFO system{};
   GetSystemInfo(&system);
   const auto page = static_cast<int64_t>(system.dwPageSize);
-  const int64_t guard = guards.load() ? page : 0;
+  const bool guarded = guards.load();
   const int64_t body = round_up(size_bytes, page);
-  map_bytes_ = static_cast<size_t>(checked_add(body, guard));
+  const int64_t extra = guarded ? page : (size_bytes >= 2 * kHugePage ? kHugePage : 0);
+  map_bytes_ = static_cast<size_t>(checked_add(body, extra));
   map_ = VirtualAlloc(nullptr, map_bytes_, MEM_RESERVE, PAGE_NOACCESS);
-  const bool usable = map_ != nullptr && VirtualAlloc(map_, static_cast<size_t>(body), MEM_COMMIT,
-                                                      PAGE_READWRITE) != nullptr;
-  if (!usable) {
-    if (map_ != nullptr) VirtualFree(map_, 0, MEM_RELEASE);
+  if (map_ == nullptr) out_of_memory(size_bytes, purpose);
+  auto* begin = static_cast<char*>(map_);
+  if (!guarded && extra > 0) {
+    const auto past = reinterpret_cast<uintptr_t>(begin) % static_cast<uintptr_t>(kHugePage);
+    begin += (static_cast<uintptr_t>(kHugePage) - past) % static_cast<uintptr_t>(kHugePage);
+  }
+  if (VirtualAlloc(begin, static_cast<size_t>(body), MEM_COMMIT, PAGE_READWRITE) == nullptr) {
+    VirtualFree(map_, 0, MEM_RELEASE);
     out_of_memory(size_bytes, purpose);
   }
-  data_ = static_cast<char*>(map_) + (guard > 0 ? body - round_up(size_bytes, kLine) : 0);
+  data_ = begin + (guarded ? body - round_up(size_bytes, kLine) : 0);
 }
 
 Buffer::~Buffer() {

@@ -32,7 +32,7 @@ void check_identity(const FileIdentity& expected, const struct stat& found) {
   const bool same_size = static_cast<int64_t>(found.st_size) == expected.size_bytes;
   const bool same_file =
       expected.mtime_ns < 0 ||
-      (mtime_ns(found) == expected.mtime_ns &&
+      (same_mtime(expected.mtime_ns, mtime_ns(found)) &&
        static_cast<uint64_t>(found.st_dev) == expected.device &&
        static_cast<uint64_t>(found.st_ino) == expected.inode);
   if (same_size && same_file) return;

@@ -17,6 +17,13 @@ struct FileIdentity {
   uint64_t inode = 0;
 };
 
+// Node tells times in nanoseconds, Deno in whole milliseconds: those are compared as such.
+inline bool same_mtime(int64_t expected_ns, int64_t found_ns) {
+  constexpr int64_t kMillisecond = 1000000;
+  if (expected_ns % kMillisecond != 0) return expected_ns == found_ns;
+  return expected_ns / kMillisecond == found_ns / kMillisecond;
+}
+
 class File {
  public:
   // Throws FILE_NOT_FOUND, FILE_IO, or FILE_CHANGED when it is not the file that was validated.

@@ -42,7 +42,8 @@ void check_identity(const FileIdentity& expected, const BY_HANDLE_FILE_INFORMATI
                            100;
   const auto inode = static_cast<uint64_t>(wide_number(found.nFileIndexHigh, found.nFileIndexLow));
   const bool same_file =
-      expected.mtime_ns < 0 || (mtime_ns == expected.mtime_ns && inode == expected.inode);
+      expected.mtime_ns < 0 ||
+      (same_mtime(expected.mtime_ns, mtime_ns) && inode == expected.inode);
   if (size_bytes == expected.size_bytes && same_file) return;
   fail(Code::kFileChanged,
        quoted(expected.path) + " changed while it was being loaded: " + std::to_string(size_bytes) +

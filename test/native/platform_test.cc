@@ -14,10 +14,16 @@
 #include "platform/bf16.h"
 #include "platform/buffer.h"
 #include "platform/cpu_features.h"
+#include "platform/file.h"
 #include "platform/memory_info.h"
 
 namespace polylm::test {
 namespace {
+
+#if defined(_WIN32)
+void setenv(const char* name, const char* value, int) { _putenv_s(name, value); }
+void unsetenv(const char* name) { _putenv_s(name, ""); }
+#endif
 
 // Sets a variable of the environment for one scope.
 class Environment {
@@ -74,6 +80,14 @@ TEST(buffer_refuses_the_impossible) {
   EXPECT_THROWS_CODE(Code::kInsufficientMemory, Buffer(10, "a test"));
   const Buffer third(10, "a test");
   set_buffer_fault(0);
+}
+
+TEST(file_times_are_as_exact_as_they_are_told) {
+  constexpr int64_t kWhen = 1'795'313'676'037'800'133;
+  EXPECT(same_mtime(kWhen, kWhen));
+  EXPECT(!same_mtime(kWhen, kWhen + 1));
+  EXPECT(same_mtime(kWhen - kWhen % 1'000'000, kWhen));  // told in milliseconds
+  EXPECT(!same_mtime(kWhen - kWhen % 1'000'000, kWhen + 1'000'000));
 }
 
 TEST(machine_says_something_sensible) {
