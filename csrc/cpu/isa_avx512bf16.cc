@@ -8,9 +8,8 @@
 namespace polylm {
 namespace {
 
-inline constexpr int kRowTiles = 2;  // streams of a single row
-inline constexpr int kRows = 6;   // rows and columns of tiles that the registers hold
-inline constexpr int kTiles = 4;
+inline constexpr int kRows = 12;  // rows and columns of tiles that the registers hold
+inline constexpr int kTiles = 2;
 
 struct DotKind {
   using X = uint16_t;
@@ -19,8 +18,8 @@ struct DotKind {
   template <int R, int T, Prefetch Fetch>
   static inline void tile(const uint16_t* x, int64_t x_stride, const TileLines& l,
                           F16 (&acc)[R][T]) {
-    POLYLM_UNROLL
-    for (int64_t p = 0; p < 16; ++p) {
+    RowPointers<uint16_t, R> rows(x, x_stride);
+    for (int64_t p = 0; p < 16; ++p, rows.advance(2)) {
       const char* line = l.w + p * 64;
       __m512bh w[T];
       POLYLM_UNROLL
@@ -31,7 +30,7 @@ struct DotKind {
       POLYLM_UNROLL
       for (int r = 0; r < R; ++r) {
         int32_t pair;
-        std::memcpy(&pair, x + r * x_stride + 2 * p, sizeof pair);
+        std::memcpy(&pair, rows.row(r), sizeof pair);
         const auto xr = (__m512bh)_mm512_set1_epi32(pair);
         POLYLM_UNROLL
         for (int t = 0; t < T; ++t) acc[r][t] = _mm512_dpbf16_ps(acc[r][t], w[t], xr);
@@ -59,7 +58,7 @@ double busy_dot(int64_t rounds) {
 KernelTable make_table() {
   KernelTable t;
   t.name = "avx512bf16";
-  t.product_bf16 = product<DotKind, kRowTiles, kRows, kTiles>;
+  t.product_bf16 = product<DotKind, kRows, kTiles>;
   t.row_scores_bf16 = row_scores<DotKind>;
   t.row_sums_bf16 = row_sums<DotKind>;
   t.busy = busy_dot;

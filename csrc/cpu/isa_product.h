@@ -48,6 +48,31 @@ inline TileLines stream_lines(const char* w, int64_t stride_bytes, int64_t k, in
           kFarBytes + (kFarBytes >= left ? jump : 0)};
 }
 
+// Where R rows of x are: a pointer for every third row, the two after it a stride further each,
+// which is an addressing mode. The compiler would keep R pointers and run out of registers; the
+// empty asm hides from it how they follow from each other.
+template <class X, int R>
+class RowPointers {
+ public:
+  RowPointers(const X* x, int64_t stride) : stride_(stride) {
+    POLYLM_UNROLL
+    for (int i = 0; i < kThirds; ++i) {
+      at_[i] = x + 3 * i * stride;
+      asm("" : "+r"(at_[i]));
+    }
+  }
+  const X* row(int r) const { return at_[r / 3] + r % 3 * stride_; }
+  void advance(int64_t count) {
+    POLYLM_UNROLL
+    for (int i = 0; i < kThirds; ++i) at_[i] += count;
+  }
+
+ private:
+  static constexpr int kThirds = (R + 2) / 3;
+  const X* at_[kThirds];
+  int64_t stride_;
+};
+
 // fp32 x, bf16 tiles: even k, then odd k, of each line.
 struct MixedKind {
   using X = float;
@@ -55,7 +80,8 @@ struct MixedKind {
 
   template <int R, int T, Prefetch Fetch>
   static inline void tile(const float* x, int64_t x_stride, const TileLines& l, F16 (&acc)[R][T]) {
-    for (int64_t p = 0; p < 16; ++p) {
+    RowPointers<float, R> rows(x, x_stride);
+    for (int64_t p = 0; p < 16; ++p, rows.advance(2)) {
       const char* line = l.w + p * 64;
       F16 even[T];
       POLYLM_UNROLL
@@ -65,7 +91,7 @@ struct MixedKind {
       }
       POLYLM_UNROLL
       for (int r = 0; r < R; ++r) {
-        const F16 xr = broadcast(x[r * x_stride + 2 * p]);
+        const F16 xr = broadcast(rows.row(r)[0]);
         POLYLM_UNROLL
         for (int t = 0; t < T; ++t) acc[r][t] = fma(even[t], xr, acc[r][t]);
       }
@@ -74,7 +100,7 @@ struct MixedKind {
       for (int t = 0; t < T; ++t) odd[t] = high_halves(line + t * l.stride_bytes);
       POLYLM_UNROLL
       for (int r = 0; r < R; ++r) {
-        const F16 xr = broadcast(x[r * x_stride + 2 * p + 1]);
+        const F16 xr = broadcast(rows.row(r)[1]);
         POLYLM_UNROLL
         for (int t = 0; t < T; ++t) acc[r][t] = fma(odd[t], xr, acc[r][t]);
       }
@@ -89,7 +115,8 @@ struct Fp32Kind {
 
   template <int R, int T, Prefetch Fetch>
   static inline void tile(const float* x, int64_t x_stride, const TileLines& l, F16 (&acc)[R][T]) {
-    for (int64_t k = 0; k < kTileK; ++k) {
+    RowPointers<float, R> rows(x, x_stride);
+    for (int64_t k = 0; k < kTileK; ++k, rows.advance(1)) {
       const char* line = l.w + k * 64;
       F16 w[T];
       POLYLM_UNROLL
@@ -99,7 +126,7 @@ struct Fp32Kind {
       }
       POLYLM_UNROLL
       for (int r = 0; r < R; ++r) {
-        const F16 xr = broadcast(x[r * x_stride + k]);
+        const F16 xr = broadcast(*rows.row(r));
         POLYLM_UNROLL
         for (int t = 0; t < T; ++t) acc[r][t] = fma(w[t], xr, acc[r][t]);
       }
@@ -107,60 +134,66 @@ struct Fp32Kind {
   }
 };
 
-// Rows [row, row + R) times columns of tiles [tile, tile + T).
+// A part of a product: at most MaxRows rows, T columns of tiles, 512 k.
+struct Part {
+  int64_t row, rows;
+  int64_t tile;
+  int64_t first, end;  // tiles of k
+};
+
 template <class Kind, int R, int T, Prefetch Fetch>
-void block_product(const ProductArgs& a, int64_t row, int64_t tile) {
-  const auto* x = static_cast<const typename Kind::X*>(a.x) + row * a.x_stride;
-  const char* w = static_cast<const char*>(a.w) + tile * a.w_stride_bytes;
-  float* out = a.out + row * a.out_stride + tile * kTileN;
-  for (int64_t first = 0; first < a.k_tiles; first += kPartialTiles) {
-    const int64_t end = first + kPartialTiles < a.k_tiles ? first + kPartialTiles : a.k_tiles;
-    F16 acc[R][T];
+void part_product(const ProductArgs& a, const Part& part) {
+  const auto* x = static_cast<const typename Kind::X*>(a.x) + part.row * a.x_stride;
+  const char* w = static_cast<const char*>(a.w) + part.tile * a.w_stride_bytes;
+  float* out = a.out + part.row * a.out_stride + part.tile * kTileN;
+  F16 acc[R][T];
+  POLYLM_UNROLL
+  for (int r = 0; r < R; ++r) {
     POLYLM_UNROLL
-    for (int r = 0; r < R; ++r) {
-      POLYLM_UNROLL
-      for (int t = 0; t < T; ++t) {
-        acc[r][t] = a.continued ? load(out + r * a.out_stride + t * kTileN) : zero();
-      }
+    for (int t = 0; t < T; ++t) {
+      acc[r][t] = a.continued ? load(out + r * a.out_stride + t * kTileN) : zero();
     }
-    for (int64_t k = first; k < end; ++k) {
-      const TileLines lines =
-          stream_lines<T>(w, a.w_stride_bytes, k, a.k_tiles, Kind::kTileBytes);
-      Kind::template tile<R, T, Fetch>(x + k * kTileK, a.x_stride, lines, acc);
-    }
+  }
+  for (int64_t k = part.first; k < part.end; ++k) {
+    const TileLines lines = stream_lines<T>(w, a.w_stride_bytes, k, a.k_tiles, Kind::kTileBytes);
+    Kind::template tile<R, T, Fetch>(x + k * kTileK, a.x_stride, lines, acc);
+  }
+  POLYLM_UNROLL
+  for (int r = 0; r < R; ++r) {
     POLYLM_UNROLL
-    for (int r = 0; r < R; ++r) {
-      POLYLM_UNROLL
-      for (int t = 0; t < T; ++t) {
-        float* to = out + r * a.out_stride + t * kTileN;
-        store(to, first == 0 ? acc[r][t] : add(load(to), acc[r][t]));
-      }
+    for (int t = 0; t < T; ++t) {
+      float* to = out + r * a.out_stride + t * kTileN;
+      store(to, part.first == 0 ? acc[r][t] : add(load(to), acc[r][t]));
     }
   }
 }
 
-// Rows [row, row + count), count <= MaxRows, as one block.
+// part.rows <= MaxRows rows as one block.
 template <class Kind, int MaxRows, int T, Prefetch Fetch>
-void rows_product(const ProductArgs& a, int64_t row, int64_t count, int64_t tile) {
+void rows_product(const ProductArgs& a, const Part& part) {
   if constexpr (MaxRows > 1) {
-    if (count < MaxRows) {
-      rows_product<Kind, MaxRows - 1, T, Fetch>(a, row, count, tile);
+    if (part.rows < MaxRows) {
+      rows_product<Kind, MaxRows - 1, T, Fetch>(a, part);
       return;
     }
   }
-  block_product<Kind, MaxRows, T, Fetch>(a, row, tile);
+  part_product<Kind, MaxRows, T, Fetch>(a, part);
 }
 
-// All rows, columns of tiles from `tile` on in groups of T, then of T / 2. Returns the first left.
+// All rows, columns of tiles from `tile` on in groups of T, then of T / 2. 512 k of T columns stay
+// in cache while all rows pass.
 template <class Kind, int MaxRows, int T>
 void columns_product(const ProductArgs& a, int64_t tile) {
   for (; tile + T <= a.n_tiles; tile += T) {
-    for (int64_t row = 0; row < a.rows; row += MaxRows) {
-      const int64_t count = a.rows - row < MaxRows ? a.rows - row : MaxRows;
-      if (a.streamed && row == 0) {
-        rows_product<Kind, MaxRows, T, Prefetch::kBoth>(a, row, count, tile);
-      } else {
-        rows_product<Kind, MaxRows, T, Prefetch::kNone>(a, row, count, tile);
+    for (int64_t first = 0; first < a.k_tiles; first += kPartialTiles) {
+      const int64_t end = first + kPartialTiles < a.k_tiles ? first + kPartialTiles : a.k_tiles;
+      for (int64_t row = 0; row < a.rows; row += MaxRows) {
+        const Part part = {row, a.rows - row < MaxRows ? a.rows - row : MaxRows, tile, first, end};
+        if (a.streamed && row == 0) {
+          rows_product<Kind, MaxRows, T, Prefetch::kBoth>(a, part);
+        } else {
+          rows_product<Kind, MaxRows, T, Prefetch::kNone>(a, part);
+        }
       }
     }
   }
@@ -169,14 +202,9 @@ void columns_product(const ProductArgs& a, int64_t tile) {
   }
 }
 
-// A single row takes RowTiles streams of tiles, more rows what the registers hold.
-template <class Kind, int RowTiles, int MaxRows, int MaxTiles>
+template <class Kind, int MaxRows, int MaxTiles>
 void product(const ProductArgs& a) {
-  if (a.rows == 1) {
-    columns_product<Kind, 1, RowTiles>(a, 0);
-  } else {
-    columns_product<Kind, MaxRows, MaxTiles>(a, 0);
-  }
+  columns_product<Kind, MaxRows, MaxTiles>(a, 0);
 }
 
 // ------------------------------------------------------- one row against a list of matrices
