@@ -4,8 +4,6 @@
 // a real request (polylm bench). Trap: on a shared machine only the ratios mean anything; single
 // products may come from a large last-level cache, so their ratio to memory can exceed 1.
 #include <algorithm>
-#include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -16,8 +14,9 @@
 
 #include "backends.h"
 #include "cpu/probe.h"
-#include "platform/bf16.h"
+#include "gemm.h"
 #include "platform/cpu_features.h"
+#include "turns.h"
 
 namespace {
 
@@ -30,7 +29,11 @@ using polylm::SelectRow;
 using polylm::SequenceRows;
 using polylm::Vector;
 using polylm::Weight;
+using polylm_bench::random_weight;
+using polylm_bench::Report;
+using polylm_bench::take_turns;
 
+constexpr int64_t kProbeLength = int64_t{1} << 20;
 constexpr int64_t kBatch = 16;
 constexpr int64_t kBatchDepth = 20;
 
@@ -52,32 +55,6 @@ struct Shape {
   int64_t inner() const { return 4 * hidden(); }
   int64_t layer_parameters() const { return hidden() * (4 * hidden() + 2 * inner()); }
 };
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
-}
-
-// Row n is n numbers further in one random line: what is multiplied does not change how fast, but
-// equal rows would make all logits candidates.
-Weight random_weight(Ops& ops, int64_t n, int64_t k) {
-  std::vector<uint16_t> line(static_cast<size_t>(n + k));
-  uint32_t state = static_cast<uint32_t>(n * 31 + k);
-  for (uint16_t& x : line) {
-    state = state * 1664525u + 1013904223u;
-    x = polylm::bf16_from_float((static_cast<float>(state >> 8) * 0x1.0p-23F - 1.0F) /
-                                std::sqrt(static_cast<float>(k)));
-  }
-  const Weight w = ops.make_weight(n, k, polylm::WeightFormat::kBf16);
-  polylm::WeightPiece piece;
-  piece.n_count = n;
-  piece.k_count = k;
-  piece.stride_n = 1;
-  piece.stride_k = 1;
-  piece.bf16_data = line.data();
-  ops.pack_weight(w, piece);
-  return w;
-}
 
 class Model {
  public:
@@ -190,49 +167,6 @@ class Model {
   int64_t turn_ = 0;
 };
 
-// What one kind of work reached: its speed and that of the probe next to it, run by run.
-struct Speeds {
-  std::vector<double> value;
-  std::vector<double> probe;
-};
-
-double best(const std::vector<double>& v) { return *std::max_element(v.begin(), v.end()); }
-
-// Prints one line per result, as text or as one JSON object. ratio: median of value over the probes
-// of the same moment; best: the fastest run over the fastest probe.
-class Report {
- public:
-  explicit Report(bool json) : json_(json) {}
-  void line(const std::string& name, const char* unit, const Speeds& s) const {
-    std::vector<double> ratios;
-    for (size_t i = 0; i < s.value.size(); ++i) ratios.push_back(s.value[i] / s.probe[i]);
-    const double value = median(s.value);
-    const double probe = median(s.probe);
-    const double ratio = median(ratios);
-    const double best_ratio = best(s.value) / best(s.probe);
-    if (json_) {
-      std::printf("{\"name\":\"%s\",\"unit\":\"%s\",\"value\":%.4f,\"probe\":%.4f,"
-                  "\"ratio\":%.4f,\"best\":%.4f,\"best_probe\":%.4f,\"best_ratio\":%.4f}\n",
-                  name.c_str(), unit, value, probe, ratio, best(s.value), best(s.probe),
-                  best_ratio);
-    } else {
-      std::printf("%-30s %8.3f of %8.3f %-7s ratio %.2f   best %8.3f of %8.3f = %.2f\n",
-                  name.c_str(), value, probe, unit, ratio, best(s.value), best(s.probe),
-                  best_ratio);
-    }
-    std::fflush(stdout);
-  }
-
- private:
-  bool json_;
-};
-
-double seconds_of(const std::function<void()>& f) {
-  const auto start = std::chrono::steady_clock::now();
-  f();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
 class Bench {
  public:
   explicit Bench(const Options& options)
@@ -299,22 +233,12 @@ class Bench {
   }
   void arithmetic_bound(const std::string& name, double flop, const std::function<void()>& f) {
     measure(name, "TFLOP/s", flop / 1e12, std::min<int64_t>(options_.repeats, 5), f,
-            [&] { return polylm::cpu_multiply_peak(threads_, isa_, 1); });
+            [&] { return polylm::cpu_multiply_peak(threads_, isa_, 1, kProbeLength); });
   }
-  // Work and probe take turns, so that both see the same machine.
   void measure(const std::string& name, const char* unit, double amount, int64_t repeats,
                const std::function<void()>& f, const std::function<double()>& probe) {
     if (name.find(options_.only) == std::string::npos) return;
-    f();
-    Speeds s;
-    double before = probe();
-    for (int64_t i = 0; i < repeats; ++i) {
-      s.value.push_back(amount / seconds_of(f));
-      const double after = probe();
-      s.probe.push_back((before + after) / 2.0);
-      before = after;
-    }
-    report_.line(name, unit, s);
+    report_.line(name, unit, take_turns(amount, repeats, f, probe));
   }
 
   int64_t threads_;
@@ -352,7 +276,12 @@ int main(int count, char** arguments) {
   Options options;
   if (!parse(count, arguments, &options)) return 2;
   try {
-    Bench(options).run();
+    const bool only_gemm = options.only.find("gemm") == 0;
+    if (!only_gemm) Bench(options).run();
+    if (only_gemm || options.only.empty()) {
+      polylm_bench::run_gemm(
+          {options.smoke, options.json, options.threads, options.repeats, options.only});
+    }
   } catch (const std::exception& e) {
     std::fprintf(stderr, "polylm_bench: %s\n", e.what());
     return 1;

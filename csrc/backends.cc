@@ -168,7 +168,7 @@ double probe_read_bandwidth(int64_t threads, int64_t size_bytes) {
 double probe_fma_peak(int64_t threads, Precision precision, int64_t rounds) {
   const Isa used = isa_from_environment();
   const Isa isa = precision == Precision::kFp32 ? std::min(used, Isa::kAvx512) : used;
-  return cpu_multiply_peak(probe_threads(threads), isa, rounds);
+  return cpu_multiply_peak(probe_threads(threads), isa, rounds, 1 << 20);
 }
 
 }  // namespace polylm

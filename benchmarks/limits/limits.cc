@@ -186,7 +186,7 @@ class Limits {
       if (!polylm::isa_obstacle(isa).empty()) continue;
       const std::string name = std::string("multiply-adds, ") + polylm::isa_name(isa);
       for (const int64_t n : threads_) {
-        add(name, n, "TFLOP/s", [n, isa] { return polylm::cpu_multiply_peak(n, isa, 1); });
+        add(name, n, "TFLOP/s", [n, isa] { return polylm::cpu_multiply_peak(n, isa, 1, 1 << 20); });
       }
     }
   }

@@ -8,9 +8,6 @@
 
 namespace polylm {
 
-inline constexpr int64_t kPanelTiles = 4;  // columns of tiles that one product call covers
-inline constexpr int64_t kPanelCols = kPanelTiles * kTileN;
-
 struct CpuContext {
   const KernelTable* kernels = nullptr;
   InputKind kind = InputKind::kBf16;
@@ -45,6 +42,9 @@ struct CpuContext {
   void (*row_sums(bool bf16_matrix) const)(const RowListArgs&) {
     if (!bf16_matrix) return kernels->row_sums_fp32;
     return kind == InputKind::kBf16 ? kernels->row_sums_bf16 : kernels->row_sums_mixed;
+  }
+  Cut cut(bool bf16_matrix) const {
+    return bf16_matrix && kind == InputKind::kBf16 ? kernels->cut_bf16 : Cut{};
   }
 };
 

@@ -11,20 +11,10 @@
 namespace polylm {
 namespace {
 
+constexpr int64_t kValuesCols = kMostCutTiles * kTileN;
 constexpr int64_t kRowChunk = 8;       // rows of embed and norm that a worker takes at once
-constexpr int64_t kChunkBytes = 64 << 10;
-constexpr int64_t kPanelRows = 60;      // rows of a panel: whole register blocks of 2, 4, 5, 6
 
 size_t at(int64_t index) { return static_cast<size_t>(index); }
-
-// Columns of tiles that a worker takes at once: one panel where a panel is much work. A few rows
-// only stream weights: there a chunk is what is read in some 10 us, so that at the end of a product
-// nobody waits longer than that for the worker whose core was slowest.
-int64_t chunk_tiles(const PackedMatrix& w, int64_t rows, int64_t workers) {
-  if (workers == 1) return w.n_tiles;
-  if (rows > 16) return kPanelTiles;
-  return std::clamp<int64_t>(kChunkBytes / w.column_bytes, 1, kPanelTiles);
-}
 
 Finish finish_of(Epilogue e) {
   switch (e) {
@@ -59,17 +49,9 @@ std::string reason_for(Isa wanted, Isa used) {
 
 }  // namespace
 
-struct CpuOps::Panel {
-  float* sums;  // [rows, kPanelCols]
-  int64_t first_row;
-  int64_t rows;
-  int64_t first_col;
-  int64_t cols;  // whole tiles
-};
-
+// K or V of a block on its way into the cache.
 struct alignas(64) CpuOps::Scratch {
-  float sums[kPanelRows * kPanelCols];
-  float values[kCpuBlockTokens][kPanelCols];  // K or V of a block on its way into the cache
+  float values[kCpuBlockTokens][kValuesCols];
 };
 
 CpuOps::CpuOps(const CpuOptions& options) : attention_(context_), select_(context_) {
@@ -94,6 +76,7 @@ CpuOps::CpuOps(const CpuOptions& options) : attention_(context_), select_(contex
   info_.precision = options.precision;
   info_.block_tokens = kCpuBlockTokens;
   scratch_ = Buffer(context_.workers * static_cast<int64_t>(sizeof(Scratch)), "workers");
+  sums_ = Buffer(context_.workers * sums_bytes(context_), "workers");
 }
 
 DeviceMemory CpuOps::memory() const {
@@ -103,7 +86,7 @@ DeviceMemory CpuOps::memory() const {
   for (const KvCache& c : caches_) m.kv_bytes += c.buffer.size_bytes();
   for (const Activation& a : acts_) m.workspace_bytes += a.buffer.size_bytes();
   m.workspace_bytes += places_.size_bytes() + scratch_.size_bytes() + wide_.size_bytes();
-  m.workspace_bytes += attention_.size_bytes() + select_.size_bytes();
+  m.workspace_bytes += sums_.size_bytes() + attention_.size_bytes() + select_.size_bytes();
   return m;
 }
 
@@ -245,17 +228,18 @@ void CpuOps::do_qkv(const QkvArgs& a) {
   }
   const float* bias = vector_or_null(a.bias);
   auto* scratch = scratch_.as<Scratch>();
-  product(a.h, matrix(a.w), [&](const Panel& panel, int64_t worker) {
+  const Product p = product(a.h, matrix(a.w));
+  p.run(sums_.as<float>(), [&](const Panel& panel, int64_t worker) {
     if (bias != nullptr) {
       FinishArgs f;
       f.acc = panel.sums;
-      f.acc_stride = kPanelCols;
+      f.acc_stride = panel.stride;
       f.rows = panel.rows;
       f.cols = panel.cols;
       f.bias = bias + panel.first_col;
       f.finish = Finish::kPlain;
       f.out = panel.sums;
-      f.out_stride = kPanelCols;
+      f.out_stride = panel.stride;
       context_.kernels->finish(f);
     }
     store_qkv(a, cache, panel, scratch + worker);
@@ -275,18 +259,18 @@ void CpuOps::store_qkv(const QkvArgs& a, const KvCache& cache, const Panel& pane
     if (which == 0) {
       for (int64_t r = 0; r < panel.rows; ++r) {
         char* to = row_of(a.q, panel.first_row + r) + c0 * context_.element_bytes();
-        context_.kernels->store_inputs(context_.kind, y + r * kPanelCols, a.q_scale, to, count);
+        context_.kernels->store_inputs(context_.kind, y + r * panel.stride, a.q_scale, to, count);
       }
     } else {
       for (int64_t r = 0; r < panel.rows;) {
         const int64_t tokens = run_of_places(panel.first_row + r, panel.rows - r);
         for (int64_t t = 0; t < tokens; ++t) {
-          context_.kernels->store_inputs(cache_kind, y + (r + t) * kPanelCols, 1.0F,
+          context_.kernels->store_inputs(cache_kind, y + (r + t) * panel.stride, 1.0F,
                                          s->values[t], count);
         }
         const RowPlace& place = places_.as<RowPlace>()[panel.first_row + r];
         const KvRows rows = {place.slot, tokens, c0, count, s->values,
-                             kPanelCols * (cache.is_bf16 ? 2 : 1)};
+                             kValuesCols * (cache.is_bf16 ? 2 : 1)};
         (which == 1 ? write_k : write_v)(cache, cache.block(a.layer, place.block), rows);
         r += tokens;
       }
@@ -318,15 +302,16 @@ void CpuOps::do_attend(const AttendArgs& a) {
 
 void CpuOps::do_linear(const LinearArgs& a) {
   FinishArgs common;
-  common.acc_stride = kPanelCols;
   common.finish = finish_of(a.epilogue);
   common.kind = context_.kind;
   common.out_stride = act(a.y).stride;
   const int64_t y_bytes = a.epilogue == Epilogue::kAdd ? 4 : context_.element_bytes();
   const float* bias = vector_or_null(a.bias);
-  product(a.x, matrix(a.w), [&](const Panel& panel, int64_t) {
+  const Product p = product(a.x, matrix(a.w));
+  p.run(sums_.as<float>(), [&](const Panel& panel, int64_t) {
     FinishArgs f = common;
     f.acc = panel.sums;
+    f.acc_stride = panel.stride;
     f.rows = panel.rows;
     f.cols = panel.cols;
     f.bias = bias == nullptr ? nullptr : bias + panel.first_col;
@@ -341,52 +326,17 @@ void CpuOps::do_select(const SelectArgs& a) {
 
 // ---------------------------------------------------------------------------------- products
 
-template <class FinishPanel>
-void CpuOps::product(const Act& x, const PackedMatrix& w, FinishPanel finish) {
+Product CpuOps::product(const Act& x, const PackedMatrix& w) {
   const int64_t rows = step().rows;
-  ProductArgs whole;
-  whole.x = row_of(x, 0);
-  whole.x_stride = act(x).stride;
-  whole.rows = rows;
-  if (w.format == WeightFormat::kFp32 && context_.kind == InputKind::kBf16) {
+  const bool wide = w.format == WeightFormat::kFp32 && context_.kind == InputKind::kBf16;
+  const int64_t stride = act(x).stride;
+  if (wide) {
     for (int64_t row = 0; row < rows; ++row) {
-      context_.kernels->load_inputs(context_.kind, row_of(x, row),
-                                    wide_.as<float>() + row * whole.x_stride, whole.x_stride);
-    }
-    whole.x = wide_.data();
-  }
-  auto* scratch = scratch_.as<Scratch>();
-  const int64_t work = rows * w.n * w.k;
-  const int64_t chunk = chunk_tiles(w, rows, context_.workers_for(work));
-  context_.for_each(w.n_tiles, chunk, work, [&](Range tiles, int64_t worker) {
-    product_tiles(whole, w, tiles, scratch + worker,
-                  [&](const Panel& panel) { finish(panel, worker); });
-  });
-}
-
-// Columns of tiles [tiles.begin, tiles.end), all rows.
-template <class FinishPanel>
-void CpuOps::product_tiles(const ProductArgs& whole, const PackedMatrix& w, Range tiles,
-                           Scratch* s, FinishPanel finish) const {
-  const bool wide = w.format == WeightFormat::kFp32;
-  const auto kernel = context_.product(!wide);
-  const int64_t x_bytes = wide ? 4 : context_.element_bytes();
-  ProductArgs p = whole;
-  p.w_stride_bytes = w.column_bytes;
-  p.k_tiles = w.k_tiles;
-  p.out = s->sums;
-  p.out_stride = kPanelCols;
-  for (int64_t tile = tiles.begin; tile < tiles.end; tile += kPanelTiles) {
-    p.w = w.column(tile);
-    p.n_tiles = std::min(kPanelTiles, tiles.end - tile);
-    for (int64_t row = 0; row < whole.rows; row += kPanelRows) {
-      p.x = static_cast<const char*>(whole.x) + row * whole.x_stride * x_bytes;
-      p.rows = std::min(kPanelRows, whole.rows - row);
-      p.streamed = row == 0;
-      kernel(p);
-      finish(Panel{s->sums, row, p.rows, tile * kTileN, p.n_tiles * kTileN});
+      context_.kernels->load_inputs(context_.kind, row_of(x, row), wide_.as<float>() + row * stride,
+                                    stride);
     }
   }
+  return Product(context_, w, wide ? wide_.as<char>() : row_of(x, 0), stride, rows);
 }
 
 // ------------------------------------------------------------------------------------- tests

@@ -16,6 +16,7 @@
 #include "cpu/dispatch.h"
 #include "cpu/kv_cache.h"
 #include "cpu/pack.h"
+#include "cpu/product.h"
 #include "cpu/select_head.h"
 #include "ops/ops.h"
 
@@ -51,7 +52,6 @@ class CpuOps final : public Ops {
     int32_t slot = 0;
     int64_t position = 0;
   };
-  struct Panel;    // a finished part of a product: rows by up to 64 columns
   struct Scratch;  // of one worker
 
   Weight do_make_weight(int64_t n, int64_t k, WeightFormat format) override;
@@ -81,12 +81,8 @@ class CpuOps final : public Ops {
     return act(a).buffer.as<char>() + row * act(a).row_bytes;
   }
   const float* vector_or_null(const Vector& v) const;
-  // x · wᵀ in panels; finish(panel) is called once for each, by the worker that computed it.
-  template <class FinishPanel>
-  void product(const Act& x, const PackedMatrix& w, FinishPanel finish);
-  template <class FinishPanel>
-  void product_tiles(const ProductArgs& whole, const PackedMatrix& w, Range tiles, Scratch* s,
-                     FinishPanel finish) const;
+  // x · wᵀ, ready to run.
+  Product product(const Act& x, const PackedMatrix& w);
   void store_qkv(const QkvArgs& a, const KvCache& cache, const Panel& panel, Scratch* s);
   int64_t run_of_places(int64_t row, int64_t most) const;
   void reserve_late();
@@ -108,6 +104,7 @@ class CpuOps final : public Ops {
   StepLimits reserved_;
   Buffer places_;   // RowPlace [limits.rows]
   Buffer scratch_;  // Scratch [workers]
+  Buffer sums_;     // of products: sums_bytes [workers]
   Buffer wide_;     // float [most rows, act_stride(widest input)], when widens_
 };
 

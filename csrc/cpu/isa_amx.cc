@@ -13,7 +13,9 @@ namespace polylm {
 namespace {
 
 inline constexpr int64_t kTileRows = 16;
-inline constexpr int64_t kBlockTiles = 64;   // k tiles between two looks at the sums in memory
+inline constexpr int64_t kCutTiles = 12;     // columns of tiles that stay in the L2 cache
+inline constexpr int64_t kCutDepth = 64;     // k tiles, the same
+inline constexpr int64_t kCutRows = 256;     // rows of x whose sums do
 
 struct alignas(64) TileConfig {
   uint8_t palette = 1;
@@ -36,11 +38,19 @@ inline void load_tile(const void* from, int64_t stride_bytes) {
   asm volatile("tileloadd (%1,%2,1), %%tmm%c0" ::"i"(Tile), "r"(from), "r"(stride_bytes)
                : "memory");
 }
+// The same for tiles that are not needed again soon: leaves the L1 cache to the others.
+template <int Tile>
+inline void load_passing(const void* from, int64_t stride_bytes) {
+  asm volatile("tileloaddt1 (%1,%2,1), %%tmm%c0" ::"i"(Tile), "r"(from), "r"(stride_bytes)
+               : "memory");
+}
 template <int Tile>
 inline void store_tile(void* to, int64_t stride_bytes) {
   asm volatile("tilestored %%tmm%c0, (%1,%2,1)" ::"i"(Tile), "r"(to), "r"(stride_bytes)
                : "memory");
 }
+// Into the L2 cache. Not __builtin_prefetch: GCC 12 deletes loops that do nothing else.
+inline void fetch(const char* line) { asm volatile("prefetcht1 %0" ::"m"(*line)); }
 // C += A · B.
 template <int C, int A, int B>
 inline void multiply() {
@@ -215,6 +225,16 @@ void row_sums_amx(const RowListArgs& a) {
 
 // --------------------------------------------------------------------------- more than 16 rows
 
+// What one block fetches at every step: a line of each of some rows of x, some lines of each of two
+// columns of tiles.
+struct Fetch {
+  const char* x = nullptr;
+  int64_t rows = 0;
+  const char* w = nullptr;
+  int64_t columns = 0;
+  int64_t lines = 0;
+};
+
 struct Block {
   const char* x;
   int64_t x_bytes;  // stride
@@ -224,7 +244,17 @@ struct Block {
   float* out;
   int64_t out_bytes;  // stride
   bool first;         // sums begin at zero
+  Fetch fetch;
 };
+
+inline void fetch_step(const Block& b, int64_t k) {
+  const char* x = b.fetch.x + k * 64;
+  for (int64_t r = 0; r < b.fetch.rows; ++r, x += b.x_bytes) fetch(x);
+  const char* w = b.fetch.w + k * b.fetch.lines * 64;
+  for (int64_t c = 0; c < b.fetch.columns; ++c, w += b.w_bytes) {
+    for (int64_t i = 0; i < b.fetch.lines; ++i) fetch(w + i * 64);
+  }
+}
 
 // Two row tiles (or one) by two column tiles (or one).
 template <bool TwoRows, bool TwoColumns>
@@ -247,17 +277,14 @@ void block(const Block& b) {
   const char* bottom = b.x + kTileRows * b.x_bytes;
   for (int64_t k = 0; k < b.k_tiles; ++k) {
     load_tile<4>(top + k * 64, b.x_bytes);
-    load_tile<6>(w0 + k * kTileBytesBf16, 64);
+    load_passing<6>(w0 + k * kTileBytesBf16, 64);
+    if (TwoColumns) load_passing<7>(w1 + k * kTileBytesBf16, 64);
+    if (TwoRows) load_tile<5>(bottom + k * 64, b.x_bytes);
     multiply<0, 4, 6>();
-    if (TwoColumns) {
-      load_tile<7>(w1 + k * kTileBytesBf16, 64);
-      multiply<1, 4, 7>();
-    }
-    if (TwoRows) {
-      load_tile<5>(bottom + k * 64, b.x_bytes);
-      multiply<2, 5, 6>();
-      if (TwoColumns) multiply<3, 5, 7>();
-    }
+    if (TwoColumns) multiply<1, 4, 7>();
+    fetch_step(b, k);
+    if (TwoRows) multiply<2, 5, 6>();
+    if (TwoRows && TwoColumns) multiply<3, 5, 7>();
   }
   store_tile<0>(b.out, b.out_bytes);
   if (TwoColumns) store_tile<1>(b.out + 16, b.out_bytes);
@@ -265,19 +292,35 @@ void block(const Block& b) {
   if (TwoRows && TwoColumns) store_tile<3>(low + 16, b.out_bytes);
 }
 
-// At most 32 rows from `row` on, all columns, k tiles [k0, k0 + k_tiles).
-void row_pair(const ProductArgs& a, int64_t row, bool two_rows, int64_t k0, int64_t k_tiles) {
+// The part of what is to be fetched ahead that falls to one of `pairs` pairs of columns.
+Fetch fetch_of(const ProductArgs& a, int64_t pair, int64_t pairs) {
+  const Ahead& all = a.ahead;
+  Fetch f;
+  const int64_t first = all.rows * pair / pairs;
+  f.rows = all.rows * (pair + 1) / pairs - first;
+  f.x = static_cast<const char*>(all.x) + first * a.x_stride * 2;
+  const int64_t column = all.n_tiles * pair / pairs;
+  f.columns = all.n_tiles * (pair + 1) / pairs - column;
+  f.lines = (all.lines + a.k_tiles - 1) / a.k_tiles;
+  f.w = static_cast<const char*>(all.w) + column * a.w_stride_bytes;
+  return f;
+}
+
+// At most 32 rows from `row` on, all columns.
+void row_pair(const ProductArgs& a, int64_t row, bool two_rows) {
   Block b;
-  b.x = static_cast<const char*>(a.x) + (row * a.x_stride + k0 * kTileK) * 2;
+  b.x = static_cast<const char*>(a.x) + row * a.x_stride * 2;
   b.x_bytes = a.x_stride * 2;
-  b.w = static_cast<const char*>(a.w) + k0 * kTileBytesBf16;
+  b.w = static_cast<const char*>(a.w);
   b.w_bytes = a.w_stride_bytes;
-  b.k_tiles = k_tiles;
+  b.k_tiles = a.k_tiles;
   b.out = a.out + row * a.out_stride;
   b.out_bytes = a.out_stride * 4;
-  b.first = k0 == 0 && !a.continued;
-  for (int64_t tile = 0; tile < a.n_tiles; tile += 2) {
-    const bool two_columns = tile + 2 <= a.n_tiles;
+  b.first = !a.continued;
+  const int64_t pairs = (a.n_tiles + 1) / 2;
+  for (int64_t pair = 0; pair < pairs; ++pair) {
+    const bool two_columns = 2 * pair + 2 <= a.n_tiles;
+    if (row == 0) b.fetch = fetch_of(a, pair, pairs);
     if (two_rows) {
       (two_columns ? block<true, true> : block<true, false>)(b);
     } else {
@@ -291,14 +334,11 @@ void row_pair(const ProductArgs& a, int64_t row, bool two_rows, int64_t k0, int6
 void many_rows(const ProductArgs& a) {
   const int64_t whole = a.rows / (2 * kTileRows) * (2 * kTileRows);
   const int64_t rest = a.rows - whole;
-  for (int64_t k0 = 0; k0 < a.k_tiles; k0 += kBlockTiles) {
-    const int64_t k_tiles = k0 + kBlockTiles < a.k_tiles ? kBlockTiles : a.k_tiles - k0;
-    configure_block(kTileRows, kTileRows);
-    for (int64_t row = 0; row < whole; row += 2 * kTileRows) row_pair(a, row, true, k0, k_tiles);
-    if (rest == 0) continue;
-    configure_block(rest < kTileRows ? rest : kTileRows, rest - kTileRows);
-    row_pair(a, whole, rest > kTileRows, k0, k_tiles);
-  }
+  if (whole > 0) configure_block(kTileRows, kTileRows);
+  for (int64_t row = 0; row < whole; row += 2 * kTileRows) row_pair(a, row, true);
+  if (rest == 0) return;
+  configure_block(rest < kTileRows ? rest : kTileRows, rest - kTileRows);
+  row_pair(a, whole, rest > kTileRows);
 }
 
 void product_amx(const ProductArgs& a) {
@@ -335,8 +375,7 @@ KernelTable make_table() {
   KernelTable t;
   t.name = "amx";
   t.product_bf16 = product_amx;
-  t.row_scores_bf16 = row_scores_amx;
-  t.row_sums_bf16 = row_sums_amx;
+  t.cut_bf16 = {2 * kTileRows, kCutTiles, kCutDepth, kCutRows};
   t.row_scores_bf16 = row_scores_amx;
   t.row_sums_bf16 = row_sums_amx;
   t.busy = busy_tiles;

@@ -25,6 +25,27 @@ inline constexpr int64_t kSegmentKeys = 256;   // attention is folded over segme
 // How numbers that feed products are stored: bf16, fp32 that holds bf16-rounded values, or fp32.
 enum class InputKind : uint8_t { kBf16, kRounded, kExact };
 
+// What a product brings into the L2 cache while it multiplies, for the calls that follow: the next
+// rows of x, as many k tiles as the call has, and some lines of each column of the next weights.
+// Strides are the call's. Only AMX is fast enough to need it.
+struct Ahead {
+  const void* x = nullptr;
+  int64_t rows = 0;
+  const void* w = nullptr;
+  int64_t n_tiles = 0;
+  int64_t lines = 0;
+};
+
+// How a product of more than 16 rows is cut into calls: `rows` by `tiles` columns of tiles by
+// `k_tiles`; a column of tiles stays in the L2 cache for `chunk_rows`.
+struct Cut {
+  int64_t rows = 60;  // whole register blocks of 2, 4, 5, 6
+  int64_t tiles = 4;
+  int64_t k_tiles = INT64_MAX;
+  int64_t chunk_rows = INT64_MAX;
+};
+inline constexpr int64_t kMostCutTiles = 16;
+
 // out[rows, n_tiles*16] = x[rows, k_tiles*32] · tilesᵀ, or out continued as the start of the sum.
 struct ProductArgs {
   const void* x = nullptr;  // bf16 or fp32
@@ -36,8 +57,9 @@ struct ProductArgs {
   int64_t n_tiles = 0;
   float* out = nullptr;
   int64_t out_stride = 0;
-  bool continued = false;  // accumulators start from out; k_tiles <= kPartialTiles
+  bool continued = false;  // accumulators start from out; k_tiles <= kPartialTiles but for AMX
   bool streamed = false;   // weights come from memory: prefetch them
+  Ahead ahead;
 };
 
 // One row against a list of equal matrices that lie anywhere: the cached keys, or values, of one
@@ -112,6 +134,7 @@ struct BlockSums {
 struct KernelTable {
   const char* name = nullptr;
   void (*product_bf16)(const ProductArgs&) = nullptr;   // x bf16, w bf16; null: use product_mixed
+  Cut cut_bf16;                                         // of product_bf16
   void (*product_mixed)(const ProductArgs&) = nullptr;  // x fp32, w bf16
   void (*product_fp32)(const ProductArgs&) = nullptr;   // x fp32, w fp32
   // out[i, n_tiles*16] = x · w[i]ᵀ. By kind of x and w, as the products.

@@ -62,15 +62,14 @@ double cpu_read_bandwidth(int64_t threads, int64_t size_bytes, int64_t rounds) {
   return median(std::move(speeds));
 }
 
-double cpu_multiply_peak(int64_t threads, Isa isa, int64_t rounds) {
-  constexpr int64_t kRounds = 1 << 20;
+double cpu_multiply_peak(int64_t threads, Isa isa, int64_t rounds, int64_t length) {
   const KernelTable& kernels = kernels_of(isa);
   std::vector<double> speeds;
   ThreadPool::shared().grow(threads);
   for (int64_t i = 0; i < rounds; ++i) {
     std::atomic<double> operations{0.0};
     const auto start = Clock::now();
-    ThreadPool::shared().run(threads, [&](int64_t) { operations.store(kernels.busy(kRounds)); });
+    ThreadPool::shared().run(threads, [&](int64_t) { operations.store(kernels.busy(length)); });
     const double all = operations.load() * static_cast<double>(threads);
     speeds.push_back(all / seconds_since(start) / 1e12);
   }

@@ -265,6 +265,48 @@ void linear_rows(const Subject& subject) {
   check_linear(subject, {1100, 24, Epilogue::kAdd, true, WeightFormat::kFp32}, 5);
 }
 
+// More rows, columns and K than one block of a product holds: each row has the bits that it has
+// among others, however many, and the first is right.
+[[maybe_unused]] void linear_blocks(const Subject& subject) {
+  const auto ops = subject.make(3);
+  const int64_t k = 4230, n = 211, most_rows = 290;
+  Random random(17);
+  const TestMatrix w = bf16_matrix(*ops, n, k, random.numbers(n * k, 0.03F));
+  const Act x = ops->make_act(most_rows, k, ActKind::kInput);
+  const Act y = ops->make_act(most_rows, n, ActKind::kResidual);
+  ops->reserve(roomy_limits(most_rows, 10, 64));
+  const std::vector<float> in = rounded(random.numbers(most_rows * k, 1.0F));
+  const auto product = [&](int64_t first, int64_t rows) {
+    const std::vector<float> zeros(static_cast<size_t>(rows * n), 0.0F);
+    ops->write_act(x, rows, in.data() + first * k);
+    ops->write_act(y, rows, zeros.data());
+    Batch batch = single_rows(rows);
+    ops->begin(batch.inputs());
+    ops->linear({x, w.w, Vector{}, Epilogue::kAdd, y});
+    ops->submit();
+    ops->collect();
+    std::vector<float> out(zeros.size());
+    ops->read_act(y, rows, out.data());
+    return out;
+  };
+  const std::vector<float> all = product(0, most_rows);
+  for (const int64_t rows : {1, 2, 16, 17, 31, 32, 33, 48, 49, 257}) {
+    const int64_t first = most_rows - rows;
+    const std::vector<float> some = product(first, rows);
+    EXPECT(std::equal(some.begin(), some.end(), all.begin() + first * n));
+  }
+  std::vector<double> truth;
+  for (int64_t i = 0; i < n; ++i) {
+    double sum = 0.0;
+    for (int64_t j = 0; j < k; ++j) {
+      sum += static_cast<double>(in[static_cast<size_t>(j)]) *
+             static_cast<double>(w.values[static_cast<size_t>(i * k + j)]);
+    }
+    truth.push_back(sum);
+  }
+  EXPECT(relative_error(all, truth) < 2.5e-6);
+}
+
 // The float32 outputs of the longest product of the family stay within 1e-6 of the truth.
 void long_sums(const Subject& subject) {
   const auto ops = subject.make();
@@ -338,6 +380,7 @@ POLYLM_FOR_EACH_DEVICE(pack_weights)
 POLYLM_FOR_EACH_DEVICE(embed_rows)
 POLYLM_FOR_EACH_DEVICE(norm_rows)
 POLYLM_FOR_EACH_DEVICE(linear_rows)
+POLYLM_FOR_EACH_CPU(linear_blocks)
 POLYLM_FOR_EACH_DEVICE(long_sums)
 POLYLM_FOR_EACH_DEVICE(gelu_everywhere)
 
