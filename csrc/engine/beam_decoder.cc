@@ -405,6 +405,8 @@ std::vector<OutputResult> BeamDecoder::finish(bool aborted) {
     if (static_cast<int64_t>(returned_.size()) > params_.n) {
       returned_.resize(static_cast<size_t>(params_.n));
     }
+    // Finished hypotheses too: the search that would have chosen among them was not finished.
+    for (FinishedBeam& beam : returned_) beam.reason = FinishReason::kAbort;
     width_ = 0;
   }
   std::vector<OutputResult> results;

@@ -54,14 +54,6 @@ IntakeLimits intake_limits(Model& model, const EngineOptions& options) {
   return limits;
 }
 
-Event failed_event(uint64_t id, const Error& error) {
-  Event event;
-  event.request = id;
-  event.kind = EventKind::kFailed;
-  event.error = error;
-  return event;
-}
-
 // Runs f until it succeeds. f may be repeated; all that can stop it is a lack of memory, and giving
 // up would leave callers waiting for ever.
 template <class F>

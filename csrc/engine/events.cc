@@ -38,6 +38,14 @@ void EventQueue::take(std::vector<Event>* out) {
   waiting_.clear();
 }
 
+Event failed_event(uint64_t request, const Error& error) {
+  Event event;
+  event.request = request;
+  event.kind = EventKind::kFailed;
+  event.error = error;
+  return event;
+}
+
 Error caught_error() {
   try {
     throw;

@@ -27,6 +27,9 @@ class EventQueue {
   bool told_ = false;
 };
 
+// The end of a request that has no result.
+Event failed_event(uint64_t request, const Error& error);
+
 // The exception being handled, as a core error. Call inside a catch block.
 Error caught_error();
 

@@ -186,12 +186,6 @@ void Run::add_finished(bool aborted, Clock::time_point now, std::vector<Event>* 
   out->push_back(std::move(event));
 }
 
-Event Run::failed(const Error& error) const {
-  Event event = make_event(id_, EventKind::kFailed);
-  event.error = error;
-  return event;
-}
-
 void Run::release() {
   if (set_.has_value()) set_->clear();
 }

@@ -48,7 +48,6 @@ class Run {
   void add_deltas(std::vector<Event>* out);
   // Ends with a result. Throws when the decoder does.
   void add_finished(bool aborted, Clock::time_point now, std::vector<Event>* out);
-  Event failed(const Error& error) const;
 
   uint64_t id() const { return id_; }
   Order order() const { return order_; }

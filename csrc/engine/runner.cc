@@ -62,6 +62,17 @@ Runner::~Runner() = default;
 // ------------------------------------------------------------------------- arrival and end
 
 void Runner::arrive(Arrival arrival, Clock::time_point now) {
+  const uint64_t id = arrival.id;
+  try {
+    add(std::move(arrival), now);
+  } catch (...) {
+    events_.push_back(failed_event(id, caught_error()));
+    ++counters_.failed;
+  }
+}
+
+// Throws before anything of the request is kept.
+void Runner::add(Arrival arrival, Clock::time_point now) {
   const Order order = order_of(arrival.id, arrival.work.request.batch, counters_.steps);
   const bool cancelled = arrival.cancelled;
   auto run = std::make_unique<Run>(std::move(arrival), order);
@@ -70,12 +81,8 @@ void Runner::arrive(Arrival arrival, Clock::time_point now) {
     return;
   }
   const std::optional<Clock::time_point> deadline = run->deadline();
+  waiting_.emplace(order, std::move(run));
   if (deadline.has_value()) deadline_ = std::min(deadline_.value_or(*deadline), *deadline);
-  try {
-    waiting_.emplace(order, std::move(run));  // leaves run alone when it throws
-  } catch (...) {
-    end_failed(run.get(), caught_error());
-  }
 }
 
 void Runner::cancel(uint64_t id, Clock::time_point now) {
@@ -106,7 +113,7 @@ void Runner::expire(Clock::time_point now) {
               std::to_string(it->second->request().queue_timeout_ms) + " without starting",
           "retry later, or raise queueTimeoutMs",
           {{"waiting", waiting}, {"retryAfterMs", retry_after_ms(counters_.busy_ms, ended_)}});
-      events_.push_back(it->second->failed(error));
+      events_.push_back(failed_event(it->second->id(), error));
       ++counters_.rejected;
       it = waiting_.erase(it);
       continue;
@@ -168,7 +175,7 @@ void Runner::finish(Run* run, bool aborted, Clock::time_point now) {
 }
 
 void Runner::end_failed(Run* run, const Error& error) {
-  events_.push_back(run->failed(error));
+  events_.push_back(failed_event(run->id(), error));
   ++counters_.failed;
   run->release();
   run->ended = true;
@@ -176,12 +183,15 @@ void Runner::end_failed(Run* run, const Error& error) {
 
 void Runner::end_cancelled(Run* run, Clock::time_point now) {
   ++counters_.aborted;
-  if (cache_) run->keep_answer(&*cache_);
+  try {
+    if (cache_) run->keep_answer(&*cache_);
+  } catch (...) {  // then it is not kept
+  }
   if (run->request().return_on_abort && run->is_generate()) {
     finish(run, true, now);
     return;
   }
-  events_.push_back(run->failed({Code::kAborted, "the request was cancelled"}));
+  events_.push_back(failed_event(run->id(), {Code::kAborted, "the request was cancelled"}));
   run->release();
   run->ended = true;
 }

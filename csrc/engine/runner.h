@@ -30,6 +30,7 @@ class Runner {
   Runner(Model* model, std::shared_ptr<const Tokenizer> tokenizer, const EngineOptions& options);
   ~Runner();
 
+  // What fails here ends this request.
   void arrive(Arrival arrival, Clock::time_point now);
   void cancel(uint64_t id, Clock::time_point now);
   // Ends those that waited too long, starts those that fit.
@@ -61,6 +62,7 @@ class Runner {
     int64_t first_asked = 0;
   };
 
+  void add(Arrival arrival, Clock::time_point now);
   void start(std::unique_ptr<Run> run, Clock::time_point now);
   void expire(Clock::time_point now);
   void finish(Run* run, bool aborted, Clock::time_point now);

@@ -1,30 +1,12 @@
 // determinism_test.cc: a row's bits do not depend on what else is in the step, on the number of
 // workers, or on how its prompt was cut: two layers and a head on every CPU kernel set, compared
 // bit for bit. And a step makes no heap call. Not here: whether the bits are right (ops_*_test.cc).
-#include <atomic>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 
+#include "alloc_probe.h"
 #include "ops_rig.h"
 #include "platform/buffer.h"
-
-namespace {
-std::atomic<bool> counting{false};
-std::atomic<int64_t> heap_calls{0};
-}  // namespace
-
-// Every heap allocation of the test program passes here; only those inside a step are counted.
-// Not inlined: GCC 12 would see malloc and free without new and delete between them and complain.
-__attribute__((noinline)) void* operator new(size_t size) {
-  if (counting.load(std::memory_order_relaxed)) heap_calls.fetch_add(1);
-  void* p = std::malloc(size == 0 ? 1 : size);
-  if (p == nullptr) throw std::bad_alloc();
-  return p;
-}
-__attribute__((noinline)) void operator delete(void* p) noexcept { std::free(p); }
-__attribute__((noinline)) void operator delete(void* p, size_t) noexcept { std::free(p); }
 
 namespace polylm::test {
 namespace {
@@ -133,8 +115,7 @@ class TinyModel {
 
   const std::vector<SelectResult>& step(const StepInputs& in,
                                         const std::vector<SelectRow>& wanted) {
-    heap_calls = 0;
-    counting = true;
+    const AllocCount heap_calls;
     Ops& ops = *ops_;
     ops.begin(in);
     ops.embed({wte_, wpe_, x_});
@@ -152,8 +133,7 @@ class TinyModel {
     ops.select({h_, wte_, wanted.data(), static_cast<int64_t>(wanted.size())});
     ops.submit();
     const auto& results = ops.collect();
-    counting = false;
-    EXPECT_EQ(heap_calls.load(), int64_t{0});
+    EXPECT_EQ(heap_calls.count(), int64_t{0});
     return results;
   }
 

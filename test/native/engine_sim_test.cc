@@ -1,227 +1,62 @@
 // engine_sim_test.cc: whole engines on the simulated device, from seeds that replay: thousands of
 // requests of all kinds arrive, are cancelled and time out at random moments, under random budgets
-// and too little memory, and every result must equal the run alone. Then the same with threads,
-// with faults, and with bugs that must be noticed (a test that cannot fail proves nothing).
+// and too little memory, while devices and allocations fail, and every result must equal the run
+// alone. Then the same with threads, and with bugs that must be noticed (a test that cannot fail
+// proves nothing).
 #include <algorithm>
-#include <atomic>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
-#include <map>
 #include <mutex>
 #include <thread>
 
 #include "engine/engine.h"
-#include "engine/runner.h"
-#include "engine_journal.h"
 #include "harness.h"
-#include "sim_reference.h"
+#include "simulation.h"
 
 namespace polylm::test {
 namespace {
 
 using std::chrono::milliseconds;
 
-struct Scenario {
-  SimOptions sim;
-  EngineOptions engine;
-  RequestMix mix;
-  bool with_text = false;
-  double arrivals = 0.3;  // per step
-  double cancels = 0.02;
-};
-
-Scenario random_scenario(Rng& rng) {
-  Scenario s;
-  s.sim.seed = rng();
-  s.sim.block_tokens = int64_t{1} << pick(rng, 0, 3);
-  s.sim.layers = pick(rng, 1, 2);
-  s.sim.vocab = chance(rng, 0.5) ? 61 : 130;  // fewer and more than the candidates
-  s.sim.context = 96;
-  s.sim.nan_every = chance(rng, 0.3) ? 400 : 0;
-  s.mix.most_width = 6;
-  s.engine.context_size = chance(rng, 0.5) ? 96 : 70;
-  s.engine.max_sequences = pick(rng, 6, 40);
-  const int64_t least =
-      blocks_for_request(s.mix.most_prompt, s.mix.most_tokens, s.mix.most_width,
-                         s.sim.block_tokens) +
-      s.mix.most_width;  // a shorter prompt may end inside a block
-  s.engine.kv_blocks = least + pick(rng, 0, 3 * least);
-  s.engine.budget_mixed = chance(rng, 0.3) ? pick(rng, 1, 8) : pick(rng, 8, 80);
-  s.engine.budget_prefill = chance(rng, 0.3) ? pick(rng, 1, 8) : pick(rng, 8, 200);
-  s.engine.prefix_cache = s.mix.alike = chance(rng, 0.6);
-  s.with_text = chance(rng, 0.5);
-  s.mix.text = s.with_text;
-  s.arrivals = 0.05 * static_cast<double>(pick(rng, 1, 12));
-  s.cancels = chance(rng, 0.5) ? 0.02 : 0.0;
-  return s;
+uint64_t number_of(const char* name, uint64_t usual) {
+  const char* const text = std::getenv(name);
+  return text == nullptr ? usual : std::strtoull(text, nullptr, 10);
 }
 
-struct Asked {
-  Work work;
-  bool cancelled = false;
-};
-
-// Checks the end of one request; returns what is wrong with it.
-std::string check_end(const Scenario& s, const Asked& asked, const Journal::Entry& entry,
-                      const std::shared_ptr<const Tokenizer>& tokenizer) {
-  const std::string deltas = Journal::delta_difference(entry, asked.work.request);
-  if (!deltas.empty()) return deltas;
-  const Request& request = asked.work.request;
-  if (entry.last.error.has_value()) {
-    const Code code = entry.last.error->code();
-    if (code == Code::kAborted) return asked.cancelled ? "" : "aborted by nobody";
-    if (code == Code::kQueueTimeout) return request.queue_timeout_ms >= 0 ? "" : "no timeout given";
-  }
-  const Outcome expected = sim_reference(s.sim, asked.work, tokenizer);
-  if (asked.cancelled) return abort_difference(expected, request, entry.last);
-  if (entry.last.result != nullptr) {
-    const Usage& usage = entry.last.result->usage;
-    int64_t tokens = 0;
-    for (const OutputResult& output : entry.last.result->outputs) {
-      tokens += static_cast<int64_t>(output.tokens.size());
-    }
-    if (usage.completion_tokens != tokens) return "usage.completion_tokens";
-    if (usage.prompt_tokens != static_cast<int64_t>(asked.work.ids.size())) return "usage";
-    if (request.stream && entry.prefill_done != asked.work.prompt_rows) return "prefill events";
-  }
-  return difference(expected, entry.last);
-}
-
-// One engine without threads or clock, driven step by step.
-class Simulation {
- public:
-  Simulation(uint64_t seed, const Scenario& scenario)
-      : rng_(seed),
-        s_(scenario),
-        tokenizer_(s_.with_text ? sim_tokenizer(s_.sim.vocab) : nullptr),
-        model_(s_.sim),
-        journal_(false) {
-    model_.reserve(step_limits(s_.engine, s_.sim.vocab), s_.engine.kv_blocks);
-    runner_ = std::make_unique<Runner>(&model_, tokenizer_, s_.engine);
-  }
-
-  void run(int64_t steps) {
-    for (int64_t i = 0; i < steps; ++i) {
-      if (chance(rng_, s_.arrivals)) submit();
-      if (chance(rng_, s_.cancels) && last_id_ > 0) {
-        cancel(static_cast<uint64_t>(pick(rng_, 1, static_cast<int64_t>(last_id_))));
-      }
-      turn();
-    }
-    while (!asked_.empty()) turn();
-    if (runner_->pool().used() != 0) ++problems_;
-    if (runner_->reserved_blocks() != 0) ++problems_;
-    if (model_.sim().violations() > 0) ++problems_;
-    const bool all_finish = s_.cancels == 0.0 && s_.sim.nan_every == 0;
-    if (all_finish && model_.sim().prompt_rows_seen() != rows_due_) {
-      if (problems_++ == 0) first_problem_ = "cachedTokens is not what was saved";
-    }
-    if (model_.sim().max_rows_seen() > step_limits(s_.engine, s_.sim.vocab).rows) ++problems_;
-  }
-
-  void turn() {
-    now_ += milliseconds(1);
-    runner_->tick(now_);
-    if (runner_->busy()) runner_->step(stop_);
-    take();
-  }
-
-  int64_t problems() const { return problems_; }
-  const std::string& first_problem() const { return first_problem_; }
-  int64_t violations() { return model_.sim().violations(); }
-  int64_t ends() const { return journal_.ends(); }
-  const EngineStats& counters() { return runner_->counters(); }
-  uint64_t digest() const { return digest_; }
-  int64_t cached() const { return cached_; }
-
- private:
-  void submit() {
-    Request request = random_request(rng_, s_.sim, s_.mix);
-    if (chance(rng_, 0.1)) request.queue_timeout_ms = pick(rng_, 0, 60);
-    Arrival arrival;
-    arrival.id = ++last_id_;
-    arrival.submitted = now_;
-    arrival.cancelled = chance(rng_, s_.cancels);
-    arrival.work = prepare_request(request, sim_intake_limits(s_.sim, s_.engine), tokenizer_.get());
-    asked_[arrival.id] = {arrival.work, arrival.cancelled};
-    runner_->arrive(std::move(arrival), now_);
-  }
-
-  void cancel(uint64_t id) {
-    const auto found = asked_.find(id);
-    if (found != asked_.end()) found->second.cancelled = true;
-    runner_->cancel(id, now_);
-  }
-
-  void take() {
-    std::vector<Event> events = std::move(runner_->events());
-    runner_->events().clear();
-    for (const Event& event : events) {
-      journal_.add(event);
-      if (event.kind != EventKind::kFinished && event.kind != EventKind::kFailed) continue;
-      const auto found = asked_.find(event.request);
-      const std::string wrong =
-          check_end(s_, found->second, journal_.of(event.request), tokenizer_);
-      if (event.result != nullptr) {
-        cached_ += event.result->usage.cached_tokens;
-        rows_due_ += found->second.work.prompt_rows - event.result->usage.cached_tokens;
-      }
-      digest_ = digest_ * 31 + event.request * 7 + (event.error.has_value() ? 1 : 0);
-      if (!wrong.empty() && problems_++ == 0) {
-        first_problem_ = "request " + show(event.request) + ": " + wrong;
-      }
-      asked_.erase(found);
-    }
-  }
-
-  Rng rng_;
-  Scenario s_;
-  std::shared_ptr<const Tokenizer> tokenizer_;
-  SimModel model_;
-  std::unique_ptr<Runner> runner_;
-  Journal journal_;
-  std::map<uint64_t, Asked> asked_;
-  Clock::time_point now_{milliseconds(1)};
-  std::atomic<bool> stop_{false};
-  uint64_t last_id_ = 0;
-  int64_t problems_ = 0;
-  std::string first_problem_;
-  uint64_t digest_ = 0;
-  int64_t rows_due_ = 0;  // prompt rows of finished requests, without cached ones
-  int64_t cached_ = 0;
-};
-
+// Many more, for a long night: POLYLM_SIM_SEEDS seeds from POLYLM_SEED on, in each of which
+// requests come for POLYLM_SIM_STEPS steps.
 TEST(engine_sim_every_result_equals_its_run_alone) {
-  int64_t ends = 0;
-  int64_t steps = 0;
-  int64_t aborted = 0;
-  int64_t timeouts = 0;
-  int64_t cached = 0;
-  const char* const scale = std::getenv("POLYLM_SIM_SEEDS");  // many more, for a long night
-  const uint64_t seeds = scale == nullptr ? 60 : std::strtoull(scale, nullptr, 10);
+  Happened all;
+  const bool usual = std::getenv("POLYLM_SIM_SEEDS") == nullptr;
+  const uint64_t seeds = number_of("POLYLM_SIM_SEEDS", 80);
+  const uint64_t turns = number_of("POLYLM_SIM_STEPS", 400);
   for (uint64_t i = 0; i < seeds; ++i) {
     Rng rng(seed() + i);
     Simulation simulation(seed() + i, random_scenario(rng));
-    simulation.run(400);
+    simulation.run(static_cast<int64_t>(turns));
     if (simulation.problems() > 0) {
       report_failure(__FILE__, __LINE__, "POLYLM_SEED=" + show(seed() + i) + ": " +
                                              simulation.first_problem());
     }
-    ends += simulation.ends();
-    steps += simulation.counters().steps;
-    aborted += simulation.counters().aborted;
-    timeouts += simulation.counters().rejected;
-    cached += simulation.cached();
+    all.add(simulation.happened());
   }
-  std::printf("  %lld engine steps, %lld requests over %llu seeds\n", static_cast<long long>(steps),
-              static_cast<long long>(ends), static_cast<unsigned long long>(seeds));
-  if (scale != nullptr) return;  // the mix is only sure over the usual seeds
-  EXPECT(ends > static_cast<int64_t>(seeds) * 40);
-  EXPECT(steps > static_cast<int64_t>(seeds) * 300);
-  EXPECT(aborted > 20);
-  EXPECT(timeouts > 20);
-  EXPECT(cached > static_cast<int64_t>(seeds) * 50);
+  std::printf("  %llu seeds: %lld engine steps, %lld requests, %lld device faults, %lld failed "
+              "allocations (%lld survived), %lld disposals\n",
+              static_cast<unsigned long long>(seeds), static_cast<long long>(all.steps),
+              static_cast<long long>(all.ends), static_cast<long long>(all.device_faults),
+              static_cast<long long>(all.lost_memory), static_cast<long long>(all.survived),
+              static_cast<long long>(all.disposals));
+  if (!usual) return;  // the mix is only sure over the usual seeds
+  EXPECT(all.ends > static_cast<int64_t>(seeds) * 40);
+  EXPECT(all.steps > static_cast<int64_t>(seeds) * 300);
+  EXPECT(all.aborted > 20);
+  EXPECT(all.timeouts > 20);
+  EXPECT(all.cached > static_cast<int64_t>(seeds) * 50);
+  EXPECT(all.device_faults > 20);
+  EXPECT(all.lost_memory > 50);
+  EXPECT(all.survived > all.lost_memory / 2);
+  EXPECT(all.disposals > 5);
 }
 
 TEST(engine_sim_replays_from_its_seed) {
@@ -232,7 +67,7 @@ TEST(engine_sim_replays_from_its_seed) {
     Simulation simulation(seed(), random_scenario(rng));
     simulation.run(200);
     digests[i] = simulation.digest();
-    steps[i] = simulation.counters().steps;
+    steps[i] = simulation.happened().steps;
   }
   EXPECT_EQ(digests[0], digests[1]);
   EXPECT_EQ(steps[0], steps[1]);
@@ -244,6 +79,9 @@ void expect_noticed(const char* what, void (*bug)(SimOptions*), bool by_violatio
   Scenario s = random_scenario(rng);
   s.sim.block_tokens = 4;
   s.sim.nan_every = 0;
+  s.sim.fault_every = 0;
+  s.lost_memory = s.disposals = 0.0;
+  s.sim.roles_matter = true;
   s.sim.vocab = 61;
   s.with_text = s.mix.text = false;
   s.engine.context_size = 96;
@@ -346,7 +184,7 @@ void caller(Engine* engine, const Scenario& s, const std::shared_ptr<const Token
       submitted.id = engine->submit(request);
     } catch (const Error& e) {
       EXPECT(e.code() == Code::kQueueFull || e.code() == Code::kDraining ||
-             e.code() == Code::kDisposed);
+             e.code() == Code::kDisposed || engine->stats().state == EngineState::kFailed);
       continue;
     }
     if (chance(rng, s.cancels)) {
@@ -358,11 +196,12 @@ void caller(Engine* engine, const Scenario& s, const std::shared_ptr<const Token
   }
 }
 
-// `ending`: 0 all finish, 1 drain first, 2 close at a random moment.
+// `ending`: 0 all finish, 1 drain first, 2 close at a random moment, 3 the device fails.
 void threaded_run(uint64_t run_seed, int ending) {
   Rng rng(run_seed);
   Scenario s = random_scenario(rng);
   s.cancels = 0.1;
+  s.sim.fault_every = ending == 3 ? 60 : 0;
   s.engine.max_queue = chance(rng, 0.2) ? 20 : 4096;
   const auto tokenizer = s.with_text ? sim_tokenizer(s.sim.vocab) : nullptr;
   auto model = std::make_unique<SimModel>(s.sim);
@@ -392,6 +231,9 @@ void threaded_run(uint64_t run_seed, int ending) {
   }
   if (ending != 2) EXPECT(consumer.wait_for(submitted, milliseconds(60000)));
   const EngineStats stats = engine.stats();
+  const bool failed = stats.state == EngineState::kFailed;
+  if (failed) EXPECT_EQ(stats.failure, std::string(code_name(sim.fault_thrown())));
+  EXPECT(ending == 3 || !failed);
   if (ending != 2) {
     EXPECT_EQ(stats.running, int64_t{0});
     EXPECT_EQ(stats.waiting, int64_t{0});
@@ -410,6 +252,7 @@ void threaded_run(uint64_t run_seed, int ending) {
       }
       const Journal::Entry& entry = consumer.journal.of(one.id);
       if (ending == 2 && entry.last.error && entry.last.error->code() == Code::kDisposed) continue;
+      if (failed && entry.last.error && entry.last.error->code() == sim.fault_thrown()) continue;
       const std::string wrong = check_end(s, one.asked, entry, tokenizer);
       if (wrong.empty()) continue;
       report_failure(__FILE__, __LINE__, "POLYLM_SEED=" + show(run_seed) + ": " + wrong);
@@ -419,6 +262,10 @@ void threaded_run(uint64_t run_seed, int ending) {
 
 TEST(engine_sim_threads_submit_cancel_and_drain) {
   for (uint64_t i = 0; i < 12; ++i) threaded_run(seed() + i, static_cast<int>(i % 2));
+}
+
+TEST(engine_sim_threads_and_a_device_that_fails) {
+  for (uint64_t i = 0; i < 12; ++i) threaded_run(seed() + 200 + i, 3);
 }
 
 TEST(engine_sim_close_at_any_moment) {

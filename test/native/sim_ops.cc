@@ -2,12 +2,15 @@
 #include "sim_ops.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <new>
 #include <thread>
 
+#include "alloc_probe.h"
 #include "platform/error.h"
 
 namespace polylm::test {
@@ -43,35 +46,67 @@ void sim_logits(const SimOptions& options, uint64_t history, float* logits) {
   }
 }
 
+namespace {
+
+// Logits have few values: rows are put in order by counting, and powers of e are looked up.
+constexpr int32_t kLevels = 96;
+using Powers = std::array<double, kLevels>;
+
+int32_t level_of(float logit) { return static_cast<int32_t>((logit + 6.0F) * 8.0F); }
+
+// exp(-level / 8 / temperature)
+const Powers& powers_at(float temperature) {
+  thread_local std::map<float, Powers> known;
+  const auto found = known.find(temperature);
+  if (found != known.end()) return found->second;
+  Powers powers;
+  for (int32_t level = 0; level < kLevels; ++level) {
+    const double below = -static_cast<double>(level) / 8.0;
+    powers[at(level)] = std::exp(below / static_cast<double>(temperature));
+  }
+  return known.emplace(temperature, powers).first->second;
+}
+
+// The candidates by logit, equal ones by id, and the sums relative to the best of them.
+void order_candidates(float temperature, SimRow* row, SelectResult* r) {
+  std::array<int32_t, kLevels + 1> places{};  // by level, best first
+  const auto place_of = [&](size_t v) { return at(kLevels - 1 - level_of(row->logits[v])); };
+  for (size_t v = 0; v < row->logits.size(); ++v) {
+    if (row->is_listed[v] == 0) ++places[place_of(v) + 1];
+  }
+  size_t best = 0;
+  while (best < kLevels && places[best + 1] == 0) ++best;
+  if (best == kLevels) return;  // all are listed
+  r->rest_max = static_cast<float>(kLevels - 1 - static_cast<int32_t>(best)) / 8.0F - 6.0F;
+  const Powers& plain = powers_at(1.0F);
+  const Powers& tempered = powers_at(temperature);
+  for (size_t place = best; place < kLevels; ++place) {
+    const auto count = static_cast<double>(places[place + 1]);
+    r->rest_sum_exp += count * plain[place - best];
+    r->rest_sum_exp_tempered += count * tempered[place - best];
+  }
+  for (size_t place = 0; place < kLevels; ++place) places[place + 1] += places[place];
+  row->candidate_ids.resize(at(places[kLevels]));
+  for (size_t v = 0; v < row->logits.size(); ++v) {
+    if (row->is_listed[v] != 0) continue;
+    row->candidate_ids[at(places[place_of(v)]++)] = static_cast<int32_t>(v);
+  }
+}
+
+}  // namespace
+
 SelectResult sim_select(const SelectRow& wanted, SimRow* row) {
-  const auto vocab = static_cast<int64_t>(row->logits.size());
   SelectResult r;
   row->listed.clear();
-  std::vector<bool> is_listed(at(vocab));
+  row->is_listed.assign(row->logits.size(), 0);
   for (int64_t j = 0; j < wanted.listed_count; ++j) {
     row->listed.push_back(row->logits[at(wanted.listed[j])]);
-    is_listed[at(wanted.listed[j])] = true;
+    row->is_listed[at(wanted.listed[j])] = 1;
   }
   row->candidate_ids.clear();
+  r.finite = std::isfinite(row->logits[0]);  // all or none
   r.rest_max = -std::numeric_limits<float>::infinity();
-  for (int64_t v = 0; v < vocab; ++v) {
-    if (!std::isfinite(row->logits[at(v)])) r.finite = false;
-    if (is_listed[at(v)]) continue;
-    row->candidate_ids.push_back(static_cast<int32_t>(v));
-    r.rest_max = std::max(r.rest_max, row->logits[at(v)]);
-  }
-  for (const int32_t v : row->candidate_ids) {
-    const double below = static_cast<double>(row->logits[at(v)]) - static_cast<double>(r.rest_max);
-    r.rest_sum_exp += std::exp(below);
-    r.rest_sum_exp_tempered += std::exp(below / static_cast<double>(wanted.temperature));
-  }
-  if (r.finite) {
-    std::sort(row->candidate_ids.begin(), row->candidate_ids.end(), [row](int32_t x, int32_t y) {
-      const float a = row->logits[at(x)];
-      const float b = row->logits[at(y)];
-      return a != b ? a > b : x < y;
-    });
-  }
+  if (r.finite) order_candidates(wanted.temperature, row, &r);
   if (static_cast<int64_t>(row->candidate_ids.size()) > kCandidates) {
     row->candidate_ids.resize(at(kCandidates));
   }
@@ -137,7 +172,25 @@ void SimOps::do_copy_blocks(const Kv&, const BlockCopy* copies, int64_t count) {
   }
 }
 
+// Whether and where this step will fail.
+void SimOps::plan_fault() {
+  const uint64_t bits = mix(options_.seed * 31 + ++begun_);
+  fault_planned_ = options_.fault_every != 0 && bits % options_.fault_every == 0;
+  fault_place_ = static_cast<Place>((bits >> 32) % 6);
+  fault_kind_ = (bits >> 40) % 3;
+}
+
+void SimOps::maybe_throw(Place place) {
+  if (!fault_planned_ || fault_place_ != place) return;
+  fault_planned_ = false;
+  // A row that cannot be fetched ends its request unless the device is gone.
+  if (place == Place::kFullRow || fault_kind_ == 0) throw_fault(Code::kDevice, false);
+  throw_fault(Code::kInternal, fault_kind_ == 1);
+}
+
 void SimOps::do_begin() {
+  plan_fault();
+  maybe_throw(Place::kBegin);
   prompt_rows_seen_ += step().rows - step().generated_rows;
   max_rows_seen_ = std::max(max_rows_seen_, step().rows);
   tables_.clear();
@@ -182,29 +235,28 @@ void SimOps::do_qkv(const QkvArgs& a) {
   }
 }
 
-// The history that attention sees from a position; a broken chain is a violation.
-uint64_t SimOps::walk(int64_t layer, const SequenceRows& s, int64_t position) {
+// What attention sees from the rows of a sequence; a broken chain is a violation.
+void SimOps::walk(int64_t layer, const SequenceRows& s) {
   uint64_t history = sim_start(options_);
   bool whole = true;
-  for (int64_t p = 0; p <= position; ++p) {
+  const int64_t end = s.first_position + s.row_count;
+  for (int64_t p = 0; p < end; ++p) {
     const Cell& seen = cell(layer, s, p);
     history = sim_extend(history, seen.token, seen.generated);
     whole = whole && seen.position == p && seen.history == history;
+    if (p >= s.first_position) seen_[at(s.first_row + p - s.first_position)] = history;
   }
   if (!whole) ++violations_;
-  return history;
 }
 
 void SimOps::do_attend(const AttendArgs& a) {
-  for (int64_t i = 0; i < step().sequence_count; ++i) {
-    const SequenceRows& s = step().sequences[i];
-    for (int64_t r = 0; r < s.row_count; ++r) {
-      seen_[at(s.first_row + r)] = walk(a.layer, s, s.first_position + r);
-    }
-  }
+  if (a.layer == 0) maybe_throw(Place::kFirstLayer);
+  if (a.layer + 1 == kv_shape_.layers) maybe_throw(Place::kLastLayer);
+  for (int64_t i = 0; i < step().sequence_count; ++i) walk(a.layer, step().sequences[i]);
 }
 
 void SimOps::do_select(const SelectArgs& a) {
+  maybe_throw(Place::kSelect);
   wanted_.assign(a.rows, a.rows + a.row_count);
   results_.clear();
   for (int64_t i = 0; i < a.row_count; ++i) {
@@ -213,18 +265,21 @@ void SimOps::do_select(const SelectArgs& a) {
   }
 }
 
-void SimOps::throw_fault() const {
-  if (options_.fault_is_bad_alloc) throw std::bad_alloc();
-  fail(options_.fault, "injected by the test");
+void SimOps::throw_fault(Code code, bool is_bad_alloc) {
+  fault_thrown_ = is_bad_alloc ? Code::kInsufficientMemory : code;
+  if (is_bad_alloc) throw std::bad_alloc();
+  fail(code, "injected by the test");
 }
 
 const std::vector<SelectResult>& SimOps::do_collect() {
-  if (steps_++ == options_.fault_step) throw_fault();
+  maybe_throw(Place::kCollect);
+  if (steps_++ == options_.fault_step) throw_fault(options_.fault, options_.fault_is_bad_alloc);
   return results_;
 }
 
 const float* SimOps::do_full_row(int64_t select_index) {
   POLYLM_CHECK(wanted_[at(select_index)].keep_full);
+  maybe_throw(Place::kFullRow);
   return rows_[at(select_index)].logits.data();
 }
 
@@ -252,6 +307,7 @@ void SimModel::reserve(const StepLimits& limits, int64_t kv_blocks) {
 
 bool SimModel::forward(const StepInputs& in, const SelectRows& select,
                        const std::atomic<bool>& stop) {
+  const AllocPause device;  // its memory is not the engine's
   const Weight qkv{3 * kChannels, kChannels, WeightFormat::kFp32, 0};
   ops_.begin(in);
   ops_.embed({head_, {}, x_});

@@ -32,6 +32,8 @@ struct SimOptions {
   int64_t fault_step = -1;
   Code fault = Code::kDevice;
   bool fault_is_bad_alloc = false;
+  // One step in so many throws at a random place; 0: none. From `seed` and the number of the step.
+  uint64_t fault_every = 0;
 
   // Bugs that tests must notice.
   bool skip_copies = false;       // copy_blocks does nothing
@@ -44,10 +46,11 @@ uint64_t sim_extend(uint64_t history, int32_t token, bool generated);
 uint64_t sim_start(const SimOptions& options);
 // [V] logits after a history; multiples of 1/8, so that ties happen. All NaN for some.
 void sim_logits(const SimOptions& options, uint64_t history, float* logits);
-// select's reduction of one row. The vectors hold what `result` points to.
+// select's reduction of one row of sim_logits. The vectors hold what `result` points to.
 struct SimRow {
   std::vector<float> logits, listed, candidate_logits;
   std::vector<int32_t> candidate_ids;
+  std::vector<uint8_t> is_listed;  // [V]
 };
 SelectResult sim_select(const SelectRow& wanted, SimRow* row);
 
@@ -62,6 +65,8 @@ class SimOps final : public Ops {
   int64_t steps() const { return steps_; }
   int64_t prompt_rows_seen() const { return prompt_rows_seen_; }
   int64_t max_rows_seen() const { return max_rows_seen_; }
+  // What the last fault of fault_every threw.
+  Code fault_thrown() const { return fault_thrown_; }
 
  protected:
   Weight do_make_weight(int64_t n, int64_t k, WeightFormat format) override;
@@ -93,8 +98,12 @@ class SimOps final : public Ops {
     uint64_t history = 0;  // up to and with this token
   };
   Cell& cell(int64_t layer, const SequenceRows& s, int64_t position);
-  uint64_t walk(int64_t layer, const SequenceRows& s, int64_t position);
-  void throw_fault() const;
+  void walk(int64_t layer, const SequenceRows& s);
+  // Where a step may fail.
+  enum class Place : uint8_t { kBegin, kFirstLayer, kLastLayer, kSelect, kCollect, kFullRow };
+  void plan_fault();
+  void maybe_throw(Place place);
+  [[noreturn]] void throw_fault(Code code, bool is_bad_alloc);
 
   SimOptions options_;
   DeviceInfo info_;
@@ -108,6 +117,11 @@ class SimOps final : public Ops {
   int32_t handles_ = 0;
   int64_t violations_ = 0;
   int64_t steps_ = 0;
+  uint64_t begun_ = 0;
+  bool fault_planned_ = false;  // in this step
+  Place fault_place_ = Place::kBegin;
+  uint64_t fault_kind_ = 0;
+  Code fault_thrown_ = Code::kInternal;
   int64_t sequences_seen_ = 0;
   int64_t max_rows_seen_ = 0;
   std::atomic<int64_t> prompt_rows_seen_{0};

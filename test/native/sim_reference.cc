@@ -223,13 +223,17 @@ std::string difference(const Outcome& expected, const Event& last) {
 
 std::string abort_difference(const Outcome& expected, const Request& request, const Event& last) {
   if (last.error.has_value()) return difference(expected, last);
-  // The best finished beam may be returned, which the whole run would have outdone.
-  if (request.params.num_beams > 1) return "";
   const std::vector<OutputResult>& got = last.result->outputs;
   const bool aborted = std::any_of(got.begin(), got.end(), [](const OutputResult& output) {
     return output.finish_reason == FinishReason::kAbort;
   });
   if (!aborted) return difference(expected, last);
+  if (request.params.num_beams > 1) {  // the whole run may outdo what had finished
+    const bool all = std::all_of(got.begin(), got.end(), [](const OutputResult& output) {
+      return output.finish_reason == FinishReason::kAbort;
+    });
+    return all ? "" : "an aborted search with a finished output";
+  }
   if (expected.error.has_value()) return "";
   for (size_t i = 0; i < got.size(); ++i) {
     const OutputResult& whole = expected.result.outputs[i];
