@@ -50,6 +50,7 @@ class BeamDecoder final : public Decoder {
   std::vector<OutputResult> finish(bool aborted) override;
 
  private:
+  void reserve_rows();
   void score_row(const SelectResult& row, int64_t h, FullRows& full);
   bool process(int64_t h);
   void rank_candidates();
@@ -101,11 +102,11 @@ BeamDecoder::BeamDecoder(DecodeContext context)
       start_(params_, context_.prompt, context_.tokenizer),
       plans_(static_cast<size_t>(params_.num_beams)),
       rows_(static_cast<size_t>(params_.num_beams)),
-      logprobs_(static_cast<size_t>(params_.num_beams), RowLogprobs(params_)),
       beams_(static_cast<size_t>(params_.num_beams)),
       next_beams_(static_cast<size_t>(params_.num_beams)),
-      finished_(params_.num_beams, params_.beam_scoring),
-      stream_(start_, context_.max_tokens) {
+      finished_(params_.num_beams, params_.beam_scoring, context_.max_tokens),
+      stream_(start_, context_.max_tokens, params_.logprobs) {
+  for (int64_t i = 0; i < params_.num_beams; ++i) logprobs_.emplace_back(params_);
   const auto row_max = context_.prefix.size() + static_cast<size_t>(context_.max_tokens);
   for (std::vector<Beam>* all : {&beams_, &next_beams_}) {
     for (Beam& beam : *all) {
@@ -114,12 +115,43 @@ BeamDecoder::BeamDecoder(DecodeContext context)
     }
   }
   beams_.front().row = context_.prefix;
-  if (!params_.stop.empty()) beams_.front().text = start_;
+  if (!params_.stop.empty()) {
+    texts_.assign(static_cast<size_t>(rule_.candidates()), start_);
+    for (OutputText& text : texts_) text.reserve(context_.max_tokens);
+    for (std::vector<Beam>* all : {&beams_, &next_beams_}) {
+      for (Beam& beam : *all) beam.text.emplace(start_).reserve(context_.max_tokens);
+    }
+  }
   const auto candidates = static_cast<size_t>(rule_.candidates());
   candidates_.reserve(candidates);
   ranked_.reserve(candidates * static_cast<size_t>(params_.num_beams));
-  log_.reserve(params_.num_beams * (context_.max_tokens + 1),
+  verdict_.running.reserve(candidates);
+  verdict_.finish.reserve(candidates);
+  full_index_.reserve(static_cast<size_t>(params_.num_beams));
+  draws_.reserve(params_.num_beams);
+  // In every step as many may finish as go on.
+  log_.reserve(2 * params_.num_beams * (context_.max_tokens + 1),
                std::max<int64_t>(0, params_.logprobs));
+  reserve_rows();
+}
+
+// Room for the scores of rows: the one being scored may be a full one.
+void BeamDecoder::reserve_rows() {
+  for (RowPlan& plan : plans_) processors_.reserve(&plan);
+  const int64_t listed = processors_.most_listed();
+  const bool wide = processors_.needs_full() ||
+                    (context_.sampling() ? warpers_.may_need_full()
+                                         : rule_.candidates() > kCandidates);
+  const int64_t full = wide ? context_.vocab : 0;
+  scratch_.reserve(listed, full);
+  if (wide) warpers_.reserve(context_.vocab);
+  for (ScoreRow& row : rows_) {
+    if (context_.sampling()) {
+      row.reserve(listed, full);
+    } else {
+      row.reserve(rule_.candidates(), 0);
+    }
+  }
 }
 
 SelectNeeds BeamDecoder::needs(int64_t h, std::vector<int32_t>* listed) {
@@ -212,7 +244,6 @@ void BeamDecoder::draw_candidates(FullRows& full) {
 // Fills candidates_ from ranked_ and finds those that end their hypothesis.
 void BeamDecoder::mark_ends() {
   candidates_.clear();
-  texts_.clear();
   const bool last = generated_ + 1 >= context_.max_tokens;
   for (const Ranked& ranked : ranked_) {
     BeamCandidate candidate;
@@ -227,9 +258,10 @@ void BeamDecoder::mark_ends() {
                      (last && !old_rule());
     if (beam.text) {
       TokenInfo ignored;
-      texts_.push_back(*beam.text);
-      if (!stop_id && texts_.back().push(candidate.token, &ignored)) {
-        candidate.stop_string = texts_.back().stop();
+      OutputText& text = texts_[candidates_.size()];
+      text = *beam.text;  // keeps its own memory
+      if (!stop_id && text.push(candidate.token, &ignored)) {
+        candidate.stop_string = text.stop();
         candidate.ends = true;
       }
     }
@@ -239,11 +271,11 @@ void BeamDecoder::mark_ends() {
 
 FinishedBeam BeamDecoder::finished_beam(const BeamCandidate& candidate, double score) {
   const Beam& beam = beams_[static_cast<size_t>(parent(candidate))];
-  FinishedBeam out;
+  FinishedBeam out = finished_.blank();
   out.score = score;
   out.tokens.assign(beam.row.begin() + context_.prefix_width(), beam.row.end());
   out.tokens.push_back(candidate.token);
-  out.nodes = beam.nodes;
+  out.nodes.assign(beam.nodes.begin(), beam.nodes.end());
   out.nodes.push_back(
       log_.add(candidate.logprob, logprobs_[static_cast<size_t>(candidate.beam)].top()));
   const bool stop_id = processors_.is_stop(candidate.token);
@@ -275,7 +307,7 @@ void BeamDecoder::run_on(std::vector<Transition>* next) {
     to.nodes.push_back(
         log_.add(candidate.logprob, logprobs_[static_cast<size_t>(candidate.beam)].top()));
     to.score = candidate.score;
-    if (beam.text) to.text = std::move(texts_[index]);
+    if (beam.text) std::swap(*to.text, texts_[index]);
     next->push_back({from, candidate.token});
   }
   beams_.swap(next_beams_);
@@ -418,7 +450,7 @@ std::vector<OutputResult> BeamDecoder::finish(bool aborted) {
       results.push_back(result(beam, &stream_));
       continue;
     }
-    OutputTrack track(start_, count);
+    OutputTrack track(start_, count, params_.logprobs);
     for (int64_t i = 0; i < count; ++i) {
       const auto at = static_cast<size_t>(i);
       track.push(log_.info(beam.tokens[at], beam.nodes[at]),

@@ -11,15 +11,34 @@
 namespace polylm {
 namespace {
 
-bool by_score(const BeamVerdict::Finish& a, const BeamVerdict::Finish& b) {
-  return a.score > b.score;
+// Stable, and without the memory that std::stable_sort takes; the few elements are nearly in order.
+template <class T, class Before>
+void insertion_sort(std::vector<T>* all, Before before) {
+  for (auto next = all->begin(); next != all->end(); ++next) {
+    std::rotate(std::upper_bound(all->begin(), next, *next, before), next, next + 1);
+  }
 }
 
 }  // namespace
 
-FinishedBeams::FinishedBeams(int64_t num_beams, BeamScoring scoring)
+FinishedBeams::FinishedBeams(int64_t num_beams, BeamScoring scoring, int64_t max_tokens)
     : num_beams_(num_beams), scoring_(scoring) {
-  beams_.reserve(static_cast<size_t>(num_beams) + 1);
+  const auto most = static_cast<size_t>(num_beams) + 1;
+  beams_.reserve(most);
+  spare_.resize(most);
+  for (FinishedBeam& beam : spare_) {
+    beam.tokens.reserve(static_cast<size_t>(max_tokens));
+    beam.nodes.reserve(static_cast<size_t>(max_tokens));
+  }
+}
+
+FinishedBeam FinishedBeams::blank() {
+  POLYLM_CHECK(!spare_.empty());
+  FinishedBeam beam = std::move(spare_.back());
+  spare_.pop_back();
+  beam.tokens.clear();
+  beam.nodes.clear();
+  return beam;
 }
 
 void FinishedBeams::add(FinishedBeam beam) {
@@ -31,7 +50,10 @@ void FinishedBeams::add(FinishedBeam beam) {
 }
 
 void FinishedBeams::add_431(FinishedBeam beam) {
-  if (full() && !(beam.score > worst_)) return;
+  if (full() && !(beam.score > worst_)) {
+    spare_.push_back(std::move(beam));
+    return;
+  }
   const double score = beam.score;
   beams_.push_back(std::move(beam));
   if (static_cast<int64_t>(beams_.size()) <= num_beams_) {
@@ -39,7 +61,9 @@ void FinishedBeams::add_431(FinishedBeam beam) {
     return;
   }
   const auto lower = [](const FinishedBeam& a, const FinishedBeam& b) { return a.score < b.score; };
-  beams_.erase(std::min_element(beams_.begin(), beams_.end(), lower));
+  const auto lowest = std::min_element(beams_.begin(), beams_.end(), lower);
+  spare_.push_back(std::move(*lowest));
+  beams_.erase(lowest);
   worst_ = std::min_element(beams_.begin(), beams_.end(), lower)->score;
 }
 
@@ -48,7 +72,10 @@ void FinishedBeams::add_455(FinishedBeam beam) {
     return other.score < beam.score;
   });
   beams_.insert(after, std::move(beam));
-  if (static_cast<int64_t>(beams_.size()) > num_beams_) beams_.pop_back();
+  if (static_cast<int64_t>(beams_.size()) > num_beams_) {
+    spare_.push_back(std::move(beams_.back()));
+    beams_.pop_back();
+  }
   worst_ = beams_.back().score;
 }
 
@@ -166,11 +193,13 @@ void BeamRule::decide_455(const std::vector<BeamCandidate>& candidates, int64_t 
   const auto better = [&](int32_t a, int32_t b) {
     return candidates[static_cast<size_t>(a)].score > candidates[static_cast<size_t>(b)].score;
   };
-  std::stable_sort(verdict->running.begin(), verdict->running.end(), better);
+  insertion_sort(&verdict->running, better);
   if (static_cast<int64_t>(verdict->running.size()) > beams_) {
     verdict->running.resize(static_cast<size_t>(beams_));
   }
-  std::stable_sort(verdict->finish.begin(), verdict->finish.end(), by_score);
+  insertion_sort(&verdict->finish, [](const BeamVerdict::Finish& a, const BeamVerdict::Finish& b) {
+    return a.score > b.score;
+  });
 }
 
 // 4.55's heuristic: the best running beam, were it to end now (or, with 'never' and a positive

@@ -43,7 +43,9 @@ struct BeamVerdict {
 // The finished hypotheses of one prompt, at most num_beams.
 class FinishedBeams {
  public:
-  FinishedBeams(int64_t num_beams, BeamScoring scoring);
+  FinishedBeams(int64_t num_beams, BeamScoring scoring, int64_t max_tokens);
+  // An empty one to fill and add; its memory is that of one that was given up.
+  FinishedBeam blank();
   // 4.31: kept when there is room or it beats the worst, which then goes. 4.55: merged in order of
   // score, older ones first among equals.
   void add(FinishedBeam beam);
@@ -62,6 +64,7 @@ class FinishedBeams {
   int64_t num_beams_;
   BeamScoring scoring_;
   std::vector<FinishedBeam> beams_;
+  std::vector<FinishedBeam> spare_;  // as many as may still be added without any to give up
   double worst_ = 1e9;
 };
 

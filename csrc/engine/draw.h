@@ -27,6 +27,7 @@ struct DrawnEntry {
 // order of the rows. Entries drawn are erased from their rows.
 class RowsDraw {
  public:
+  void reserve(int64_t rows) { mass_.reserve(static_cast<size_t>(rows)); }
   // full_index[i]: index of rows[i] for FullRows.
   void start(std::vector<ScoreRow>* rows, int64_t count, const std::vector<int64_t>* full_index,
              int64_t vocab);

@@ -46,7 +46,9 @@ Event failed_event(uint64_t request, const Error& error) {
   return event;
 }
 
-Error caught_error() {
+namespace {
+
+Error translated() {
   try {
     throw;
   } catch (const Error& e) {
@@ -59,6 +61,28 @@ Error caught_error() {
   } catch (...) {
     return {Code::kInternal, "unexpected exception"};
   }
+}
+
+Code translated_code() {
+  try {
+    throw;
+  } catch (const Error& e) {
+    return e.code();
+  } catch (const std::bad_alloc&) {
+    return Code::kInsufficientMemory;
+  } catch (...) {
+    return Code::kInternal;
+  }
+}
+
+}  // namespace
+
+Error caught_error() noexcept {
+  try {
+    return translated();
+  } catch (...) {  // no memory for the words: these are short enough to need none
+  }
+  return {translated_code(), "out of memory"};
 }
 
 }  // namespace polylm

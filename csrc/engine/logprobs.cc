@@ -67,14 +67,6 @@ double RowLogprobs::of(const Entry& entry) const {
   return (processed_ ? entry.score : static_cast<double>(entry.logit)) - log_z_;
 }
 
-TokenInfo RowLogprobs::info(const Entry& entry) const {
-  TokenInfo info;
-  info.id = entry.id;
-  info.logprob = static_cast<float>(of(entry));
-  info.top = top_;
-  return info;
-}
-
 int32_t TokenLog::add(float logprob, const std::vector<TokenAlternative>& top) {
   nodes_.push_back({logprob, static_cast<int32_t>(top.size()), top_.size()});
   top_.insert(top_.end(), top.begin(), top.end());

@@ -23,8 +23,7 @@ class RowLogprobs {
   explicit RowLogprobs(const SamplingParams& params);
   // `log_z` is raw_log_sum of the row. Call when processors and warpers are through.
   void start(const SelectResult& row, const RowPlan& plan, double log_z, ScoreRow* scores);
-  // The chosen token; its score must be the row's (nothing added since start).
-  TokenInfo info(const Entry& entry) const;
+  // Of the chosen token; its score must be the row's (nothing added since start).
   double of(const Entry& entry) const;
   const std::vector<TokenAlternative>& top() const { return top_; }
 

@@ -17,23 +17,32 @@ OutputText::OutputText(const SamplingParams& params, const std::vector<int32_t>&
   decoder_->seed(prompt.data(), static_cast<int64_t>(prompt.size()));
 }
 
-void OutputText::feed(const std::string& bytes) {
-  const int64_t size = decoded_bytes_ + static_cast<int64_t>(bytes.size());
+void OutputText::reserve(int64_t tokens) {
+  constexpr int64_t kUsualBytes = 16;
+  text_.reserve(static_cast<size_t>(tokens * kUsualBytes));
+  bytes_.reserve(static_cast<size_t>(kUsualBytes * kUsualBytes));
+}
+
+// Takes what bytes_ holds.
+void OutputText::feed() {
+  const int64_t size = decoded_bytes_ + static_cast<int64_t>(bytes_.size());
   if (size > kMaxTextBytes) {
     fail(Code::kLimit, "the text of an output has " + std::to_string(size) +
                            " bytes, expected at most " + std::to_string(kMaxTextBytes));
   }
   decoded_bytes_ = static_cast<int32_t>(size);
   if (stop_ >= 0) return;
-  const StopMatcher::Result result = matcher_.push(bytes);
-  text_ += result.text;
-  stop_ = result.stop;
+  stop_ = matcher_.push(bytes_, &text_);
   if (stop_ >= 0 && params_->include_stop) text_ += params_->stop[static_cast<size_t>(stop_)];
 }
 
 bool OutputText::push(int32_t id, TokenInfo* info) {
   info->text_begin = decoded_bytes_;
-  if (decoder_) feed(decoder_->push(id));
+  if (decoder_) {
+    bytes_.clear();
+    decoder_->push(id, &bytes_);
+    feed();
+  }
   info->text_end = decoded_bytes_;
   return stop_ >= 0;
 }
@@ -48,7 +57,8 @@ void OutputText::finish() {
   if (finished_) return;
   finished_ = true;
   if (!decoder_ || stop_ >= 0) return;
-  feed(decoder_->finish());
+  bytes_ = decoder_->finish();
+  feed();
   if (stop_ < 0) text_ += matcher_.finish();
 }
 
@@ -68,24 +78,30 @@ void OutputText::clamp(std::vector<TokenInfo>* tokens) const {
   if (shown > 0) (*tokens)[shown - 1].text_end = size;
 }
 
-OutputTrack::OutputTrack(OutputText start, int64_t max_tokens) : text_(std::move(start)) {
-  infos_.reserve(static_cast<size_t>(max_tokens));
+OutputTrack::OutputTrack(OutputText start, int64_t max_tokens, int64_t top)
+    : text_(std::move(start)) {
+  text_.reserve(max_tokens);
+  infos_.resize(static_cast<size_t>(max_tokens));
+  for (TokenInfo& info : infos_) info.top.reserve(static_cast<size_t>(std::max<int64_t>(0, top)));
 }
 
-bool OutputTrack::push(TokenInfo info, bool silent) {
-  bool stopped = false;
-  if (silent) {
-    text_.push_silent(&info);
-  } else {
-    stopped = text_.push(info.id, &info);
-  }
-  infos_.push_back(std::move(info));
-  return stopped;
+bool OutputTrack::push(int32_t id, float logprob, const std::vector<TokenAlternative>& top,
+                       bool silent) {
+  POLYLM_CHECK_LT(count_, infos_.size());
+  TokenInfo& info = infos_[count_];
+  info.id = id;
+  info.logprob = logprob;
+  info.top.assign(top.begin(), top.end());
+  ++count_;
+  if (!silent) return text_.push(id, &info);
+  text_.push_silent(&info);
+  return false;
 }
 
 void OutputTrack::close() {
   if (closed_) return;
   closed_ = true;
+  infos_.resize(count_);
   text_.finish();
   text_.clamp(&infos_);
 }
@@ -95,7 +111,7 @@ bool OutputTrack::drain(OutputDelta* delta) {
   delta->text.assign(text, given_bytes_, std::string::npos);
   delta->tokens.clear();
   given_bytes_ = text.size();
-  for (; given_tokens_ < infos_.size(); ++given_tokens_) {
+  for (; given_tokens_ < count_; ++given_tokens_) {
     const TokenInfo& info = infos_[given_tokens_];
     if (info.text_end > static_cast<int32_t>(text.size())) break;
     delta->tokens.push_back(info);

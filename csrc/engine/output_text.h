@@ -36,16 +36,19 @@ class OutputText {
   // what finish released.
   void clamp(std::vector<TokenInfo>* tokens) const;
 
+  // Room for the text of so many tokens of usual length.
+  void reserve(int64_t tokens);
   const std::string& text() const { return text_; }
   int32_t stop() const { return stop_; }  // index in params.stop, or -1
 
  private:
-  void feed(const std::string& bytes);
+  void feed();
 
   const SamplingParams* params_;
   std::optional<StreamDecoder> decoder_;
   StopMatcher matcher_;
   std::string text_;
+  std::string bytes_;  // of one token
   int32_t decoded_bytes_ = 0;
   bool silent_ = false;  // the last token does not show
   bool finished_ = false;
@@ -55,10 +58,14 @@ class OutputText {
 // The tokens of one output with their text, and how much of both drain has given away.
 class OutputTrack {
  public:
-  OutputTrack(OutputText start, int64_t max_tokens);
+  // Makes room for all that will be pushed: max_tokens tokens, each with `top` alternatives.
+  OutputTrack(OutputText start, int64_t max_tokens, int64_t top);
 
   // Appends a token; silent: a stop id, which shows no text. True when a stop string is complete.
-  bool push(TokenInfo info, bool silent);
+  bool push(const TokenInfo& info, bool silent) {
+    return push(info.id, info.logprob, info.top, silent);
+  }
+  bool push(int32_t id, float logprob, const std::vector<TokenAlternative>& top, bool silent);
   // No more tokens: the text is complete, all ranges are final. Idempotent.
   void close();
   // What is new and certain; false when there is nothing.
@@ -69,7 +76,8 @@ class OutputTrack {
 
  private:
   OutputText text_;
-  std::vector<TokenInfo> infos_;
+  std::vector<TokenInfo> infos_;  // [max_tokens] until it is closed
+  size_t count_ = 0;
   size_t given_bytes_ = 0;
   size_t given_tokens_ = 0;
   bool closed_ = false;

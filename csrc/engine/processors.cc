@@ -69,6 +69,18 @@ Processors::Processors(const SamplingParams& params, int64_t prefix_width, int64
   std::sort(allowed_.begin(), allowed_.end());
 }
 
+int64_t Processors::most_listed() const {
+  auto count = static_cast<int64_t>(params_.stop_token_ids.size() + params_.bias.size() +
+                                    params_.allow_choices.size()) + 1;
+  count += std::min(kListedAllow, static_cast<int64_t>(allowed_.size()));
+  if (params_.repetition_penalty != 1.0 || params_.no_repeat_ngram_size > 0) {
+    count += prefix_width_ + max_tokens_;
+  } else if (params_.presence_penalty != 0.0 || params_.frequency_penalty != 0.0) {
+    count += max_tokens_;
+  }
+  return std::min(count, vocab_);
+}
+
 bool Processors::is_stop(int32_t id) const {
   const std::vector<int32_t>& ids = params_.stop_token_ids;
   return std::find(ids.begin(), ids.end(), id) != ids.end();

@@ -68,6 +68,11 @@ class Processors {
   Processors(const SamplingParams& params, int64_t prefix_width, int64_t max_tokens,
              int64_t vocab);
 
+  // The most tokens that a plan lists.
+  int64_t most_listed() const;
+  // Some of the tokens that are allowed cannot be listed.
+  bool needs_full() const { return static_cast<int64_t>(allowed_.size()) > kListedAllow; }
+  void reserve(RowPlan* plan) const { plan->edits.reserve(static_cast<size_t>(most_listed())); }
   // Fills plan->edits and plan->rest for the next token of `row`.
   void plan(const std::vector<int32_t>& row, RowPlan* plan);
   // The score after all processors that `edit` names.

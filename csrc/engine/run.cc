@@ -76,6 +76,7 @@ void Run::start(BlockPool* pool, PrefixCache* cache, int64_t block_tokens, int64
       decoder_ = make_decoder(work_.request.params, work_.ids, work_.max_tokens, vocab, tokenizer);
       POLYLM_CHECK_LE(decoder_->width_max(), work_.demand.rows);
       sent_.resize(static_cast<size_t>(work_.request.params.n));
+      deltas_.reserve(sent_.size());
       break;
     case RequestKind::kScore:
       result_->scored.reserve(work_.ids.size() - static_cast<size_t>(work_.request.score_from));

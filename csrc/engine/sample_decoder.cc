@@ -36,10 +36,15 @@ class SampleDecoder final : public Decoder {
         plans_(static_cast<size_t>(params_.speculate_lookup ? 1 + kMostDraft : params_.n)) {
     const OutputText start(params_, context_.prompt, context_.tokenizer);
     for (int64_t k = 0; k < params_.n; ++k) {
-      Output& output = outputs_.emplace_back(OutputTrack(start, context_.max_tokens));
+      Output& output = outputs_.emplace_back(OutputTrack(start, context_.max_tokens, params_.logprobs));
       output.row.reserve(context_.prefix.size() + static_cast<size_t>(context_.max_tokens));
       output.row = context_.prefix;
     }
+    for (RowPlan& plan : plans_) processors_.reserve(&plan);
+    const bool full = processors_.needs_full() ||
+                      (context_.sampling() && warpers_.may_need_full());
+    scores_.reserve(processors_.most_listed(), full ? context_.vocab : 0);
+    if (full) warpers_.reserve(context_.vocab);
     draft_.reserve(static_cast<size_t>(kMostDraft));
     running_.reserve(outputs_.size());
     still_running_.reserve(outputs_.size());
@@ -141,7 +146,8 @@ void SampleDecoder::take(int64_t k, int64_t h, FullRows& full, std::vector<Trans
   const bool stop_id = processors_.is_stop(entry.id);
   const bool choice = processors_.completes_choice(output.row, entry.id);
   output.row.push_back(entry.id);
-  const bool stop_string = output.track.push(logprobs_.info(entry), stop_id);
+  const bool stop_string = output.track.push(
+      entry.id, static_cast<float>(logprobs_.of(entry)), logprobs_.top(), stop_id);
   if (stop_id || stop_string || choice || at + 1 == context_.max_tokens) {
     output.reason = stop_id || stop_string || choice ? FinishReason::kStop : FinishReason::kLength;
     output.stopped_by_token = stop_id ? entry.id : -1;

@@ -32,6 +32,11 @@ double raw_log_sum(const SelectResult& row, int64_t listed_count) {
   return top + std::log(sum);
 }
 
+void ScoreRow::reserve(int64_t listed, int64_t full) {
+  entries_.reserve(static_cast<size_t>(std::max(listed + kCandidates, full)));
+  head_.reserve(static_cast<size_t>(listed + kCandidates));
+}
+
 void ScoreRow::set_tail(const SelectResult& row, int64_t listed_count, const RowPlan& plan) {
   tail_ = Tail{};
   const int64_t count = plan.vocab - listed_count - row.candidate_count;

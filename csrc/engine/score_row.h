@@ -46,6 +46,8 @@ double raw_log_sum(const SelectResult& row, int64_t listed_count);
 
 class ScoreRow {
  public:
+  // Room for so many listed tokens beside the candidates, or for `full` tokens.
+  void reserve(int64_t listed, int64_t full);
   // From listed tokens and candidates. `log_z` is subtracted from every logit first (raw_log_sum in
   // beam search, else 0), then the plan's processors run.
   void build(const SelectResult& row, const RowPlan& plan, const Processors& processors,

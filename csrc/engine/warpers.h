@@ -22,6 +22,10 @@ class Warpers {
   bool run(ScoreRow* row);
   // From the parameters alone: a full row may be needed.
   bool may_need_full() const;
+  // Room for rows of so many tokens.
+  void reserve(int64_t vocab) {
+    if (typical_p_ < 1.0) near_.reserve(static_cast<size_t>(vocab));
+  }
 
  private:
   // Distance of a token's surprise from the entropy; nearest first, then by id.

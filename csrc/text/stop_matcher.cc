@@ -87,8 +87,17 @@ StopMatcher::StopMatcher(const std::vector<std::string>& stops) {
 }
 
 StopMatcher::Result StopMatcher::push(std::string_view text) {
-  if (matched_) return {};
-  if (automaton_ == nullptr) return {std::string(text), kNone};
+  Result result;
+  result.stop = push(text, &result.text);
+  return result;
+}
+
+int32_t StopMatcher::push(std::string_view text, std::string* out) {
+  if (matched_) return kNone;
+  if (automaton_ == nullptr) {
+    out->append(text);
+    return kNone;
+  }
   held_.append(text);
   const size_t before = held_.size() - text.size();
   for (size_t i = 0; i < text.size(); ++i) {
@@ -97,14 +106,14 @@ StopMatcher::Result StopMatcher::push(std::string_view text) {
     if (stop == kNone) continue;
     matched_ = true;
     held_.resize(before + i + 1 - automaton_->stop_bytes[static_cast<size_t>(stop)]);
-    Result result = {{}, stop};
-    result.text.swap(held_);
-    return result;
+    out->append(held_);
+    held_.clear();
+    return stop;
   }
   const size_t certain = held_.size() - automaton_->at(state_).depth;
-  Result result = {held_.substr(0, certain), kNone};
+  out->append(held_, 0, certain);
   held_.erase(0, certain);
-  return result;
+  return kNone;
 }
 
 std::string StopMatcher::finish() {

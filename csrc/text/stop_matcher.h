@@ -27,6 +27,8 @@ class StopMatcher {
   bool empty() const { return automaton_ == nullptr; }
   // After a match further text is ignored.
   Result push(std::string_view text);
+  // The same with the text appended; returns the index of the stop string that matched, or -1.
+  int32_t push(std::string_view text, std::string* out);
   // The text held back, when no match came.
   std::string finish();
 

@@ -88,9 +88,9 @@ void StreamDecoder::push_token(std::string_view token, int32_t id, std::string* 
     }
     const bool prefix = tokenizer_->model_.rules().add_dummy_prefix &&
                         (tokenizer_->compat_ == Compat::k431 || tokenizer_->legacy_);
-    std::string text;
-    run_.push(tokenizer_->model_, prefix, token, id, &text);
-    emit_run(text, out);
+    scratch_.clear();
+    run_.push(tokenizer_->model_, prefix, token, id, &scratch_);
+    emit_run(scratch_, out);
     previous_special_ = false;
   }
   ++sub_index_;

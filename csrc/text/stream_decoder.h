@@ -25,6 +25,8 @@ class StreamDecoder {
   void seed(const int32_t* ids, int64_t n);
   // Ids outside the vocabulary (holes, padding rows of the model) give nothing.
   std::string push(int32_t id);
+  // The same, appended.
+  void push(int32_t id, std::string* out) { push_to(id, out); }
   // What was held back: incomplete characters become U+FFFD. Call once, last.
   std::string finish();
 
@@ -48,6 +50,7 @@ class StreamDecoder {
   bool retroactive_space_;     // a special token puts a space before the run that it ends
   PieceRunDecoder run_;
   std::string held_;           // text of the run, while it may still get its space
+  std::string scratch_;        // of one token
   bool sealed_ = false;        // the run began in the prompt: nothing can be put before it
   bool previous_special_ = false;
   int64_t sub_index_ = 0;      // tokens of this sub-text so far
