@@ -1,6 +1,33 @@
-// abort.ts: an AbortController that also follows somebody else's signal (AbortSignal.any is missing in
-// the first releases of Node 20).
+// abort.ts: listening to callers' abort signals: many calls may share one signal, and ours may follow several
+// of theirs (AbortSignal.any is missing in the first releases of Node 20). Trap: Node warns of a leak when a
+// signal has more than ten listeners, so there is one for all calls that share it, and none when all ended.
 import { setMaxListeners } from 'node:events'
+
+/** The followers of one signal and what it calls. */
+interface Hub {
+  readonly followers: Set<() => void>
+  readonly tell: () => void
+}
+
+const hubs = new WeakMap<AbortSignal, Hub>()
+
+/** Calls `follow` when the signal aborts, once; not when it already has. Returns how to stop listening. */
+export function onAbort(signal: AbortSignal, follow: () => void): () => void {
+  const hub = hubs.get(signal) ?? makeHub(signal)
+  if (hub.followers.size === 0) signal.addEventListener('abort', hub.tell)
+  const own = (): void => { follow() }             // the same function may be given twice
+  hub.followers.add(own)
+  return () => {
+    if (hub.followers.delete(own) && hub.followers.size === 0) signal.removeEventListener('abort', hub.tell)
+  }
+}
+
+function makeHub(signal: AbortSignal): Hub {
+  const followers = new Set<() => void>()
+  const hub = { followers, tell: () => { for (const follow of [...followers]) follow() } }
+  hubs.set(signal, hub)
+  return hub
+}
 
 /** A controller of ours that callers' signals abort too; `release` stops listening to them. */
 export function linkedController(
@@ -10,9 +37,9 @@ export function linkedController(
   setMaxListeners(0, controller.signal)         // every call of a run listens; that is no leak
   const links = signals.filter(signal => signal !== undefined).map(signal => {
     const follow = (): void => { controller.abort(signal.reason) }
-    if (signal.aborted) follow()
-    else signal.addEventListener('abort', follow)
-    return () => { signal.removeEventListener('abort', follow) }
+    if (!signal.aborted) return onAbort(signal, follow)
+    follow()
+    return () => { /* nothing to stop */ }
   })
   return {
     signal: controller.signal,

@@ -1,6 +1,7 @@
 // call.ts: one request from submit to its end, as a promise, with abort. Every public call that runs
 // the model goes through startCall. Trap: the promise settles exactly once, whoever comes first: the
 // engine, the caller's signal, or the model's disposal.
+import { onAbort } from './abort.js'
 import { PolyLMError } from './errors.js'
 import type { EventRouter, EventSink } from './events.js'
 import { inCore, type NativeModel, type NativeRequest, type NativeResult } from './native.js'
@@ -45,15 +46,16 @@ export function startCall(
   const id = submit(engine, request)
   const { promise, resolve, reject } = settler<NativeResult>()
   const cancel = (): void => { engine.native.cancel(id) }
-  const onAbort = (): void => {
+  const follow = (): void => {
     cancel()
     if (!returnOnAbort) end(() => { reject(signal?.reason) })
   }
   let ended = false
+  let unlink = (): void => { /* no signal */ }
   const end = (settle: () => void): void => {
     if (ended) return
     ended = true
-    signal?.removeEventListener('abort', onAbort)
+    unlink()
     settle()
   }
   engine.router.add(id, {
@@ -63,8 +65,8 @@ export function startCall(
     finished: result => { end(() => { resolve(result) }) },
     failed: error => { end(() => { reject(withCaller(error, caller)) }) },
   })
-  if (signal?.aborted === true) onAbort()
-  else signal?.addEventListener('abort', onAbort)
+  if (signal?.aborted === true) follow()
+  else if (signal !== undefined) unlink = onAbort(signal, follow)
   return { result: promise, cancel }
 }
 

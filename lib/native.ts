@@ -91,6 +91,8 @@ export interface NativeStats {
   readonly completionTokens: number
   readonly steps: number
   readonly busyMs: number
+  /** How often the engine has woken the event loop. */
+  readonly wakeUps: number
 }
 
 /** A running engine. */

@@ -243,8 +243,11 @@ Napi::Value EngineHost::decode_ids(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value EngineHost::stats(const Napi::CallbackInfo& info) {
-  if (engine_ == nullptr) return to_stats(info.Env(), last_stats_, DeviceMemory{});
-  return to_stats(info.Env(), engine_->stats(), engine_->memory());
+  const bool open = engine_ != nullptr;
+  Napi::Object object = open ? to_stats(info.Env(), engine_->stats(), engine_->memory())
+                             : to_stats(info.Env(), last_stats_, DeviceMemory{});
+  object.Set("wakeUps", static_cast<double>(gate_->wakes()));
+  return object;
 }
 
 Napi::Value EngineHost::drain(const Napi::CallbackInfo& info) {

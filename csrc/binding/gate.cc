@@ -35,7 +35,9 @@ std::shared_ptr<Gate> Gate::open(Napi::Env env, const char* name,
 void Gate::wake() {
   if (told_.exchange(true)) return;
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (open_) napi_call_threadsafe_function(function_, nullptr, napi_tsfn_nonblocking);
+  if (!open_) return;
+  ++wakes_;
+  napi_call_threadsafe_function(function_, nullptr, napi_tsfn_nonblocking);
 }
 
 void Gate::close() {

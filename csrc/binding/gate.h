@@ -8,6 +8,7 @@
 #include <napi.h>
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -28,6 +29,8 @@ class Gate : public std::enable_shared_from_this<Gate> {
 
   // Any thread, never blocks for long. Wake-ups that come before on_wake ran are one.
   void wake();
+  // How often the event loop was woken.
+  int64_t wakes() const { return wakes_.load(); }
   // JavaScript thread. Idempotent; on_wake and on_exit are dropped and never run again.
   void close();
   // JavaScript thread. Held: the process stays alive for this gate. Opens unheld.
@@ -43,6 +46,7 @@ class Gate : public std::enable_shared_from_this<Gate> {
   bool open_ = false;
   napi_threadsafe_function function_ = nullptr;
   std::atomic<bool> told_{false};
+  std::atomic<int64_t> wakes_{0};
   std::function<void(Napi::Env)> on_wake_;
   std::function<void()> on_exit_;
 };

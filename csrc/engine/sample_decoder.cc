@@ -36,7 +36,8 @@ class SampleDecoder final : public Decoder {
         plans_(static_cast<size_t>(params_.speculate_lookup ? 1 + kMostDraft : params_.n)) {
     const OutputText start(params_, context_.prompt, context_.tokenizer);
     for (int64_t k = 0; k < params_.n; ++k) {
-      Output& output = outputs_.emplace_back(OutputTrack(start, context_.max_tokens, params_.logprobs));
+      Output& output =
+          outputs_.emplace_back(OutputTrack(start, context_.max_tokens, params_.logprobs));
       output.row.reserve(context_.prefix.size() + static_cast<size_t>(context_.max_tokens));
       output.row = context_.prefix;
     }

@@ -25,6 +25,7 @@ const loadFlags = [
   new Option('--context-size <n>', 'tokens of prompt and output (default: the model\'s)').argParser(integer),
   new Option('--max-sequences <n>', 'rows computed together, beams included (default: 64)').argParser(integer),
   new Option('--kv-memory <size>', 'for the keys and values, as 4GiB (default: auto)').argParser(memorySize),
+  new Option('--no-prefix-cache', 'compute equal beginnings of prompts every time'),
   new Option('--compat <version>', 'tokenizer and beam rules of transformers hf-4.55 (default) or hf-4.31'),
   new Option('--legacy-tokenizer', 'LlamaTokenizer\'s legacy rules (default: tokenizer_config.json)'),
   new Option('--no-legacy-tokenizer', 'the opposite of --legacy-tokenizer'),

@@ -13,8 +13,10 @@ const prompt = { tokens: [5, 6, 7] }
 // ------------------------------------------------------------------------------------------ methods and states
 
 type State = 'ready' | 'generating' | 'draining' | 'disposed'
+type SessionState = State | 'busy' | 'ended'         // itself; else the model
 type Cell = 'works' | 'DISPOSED' | 'DRAINING'
 const states: readonly State[] = ['ready', 'generating', 'draining', 'disposed']
+const sessionStates: readonly SessionState[] = [...states, 'busy', 'ended']
 
 const folder = mkdtempSync(path.join(tmpdir(), 'polylm-'))
 const savedFile = path.join(folder, 'saved.plm')
@@ -46,20 +48,32 @@ const ofModel: Readonly<Record<keyof Model, { readonly use: (m: Model) => unknow
 
 const ofSession: Readonly<Record<keyof Session, {
   readonly use: (s: Session) => unknown
-  readonly cells: Readonly<Record<State, Cell>>
+  readonly cells: Readonly<Record<SessionState, Cell>>
 }>> = {
-  send: { use: s => s.send(prompt, { maxTokens: 1 }), cells: running() },
-  stream: { use: async s => await (await s.stream(prompt, { maxTokens: 1 })).result, cells: running() },
-  fork: { use: s => s.fork().history, cells: { ...always(), disposed: 'DISPOSED' } },
-  rewind: { use: s => s.rewind({ turns: 0 }), cells: { ...always(), disposed: 'DISPOSED' } },
-  append: { use: s => s.append(prompt), cells: { ...always(), disposed: 'DISPOSED' } },
-  logits: { use: async s => { await s.append(prompt); return await s.logits() }, cells: running() },
-  save: { use: s => s.save(path.join(folder, 'other.plm')), cells: { ...always(), disposed: 'DISPOSED' } },
-  history: { use: s => s.history, cells: always() },
-  tokens: { use: s => s.tokens, cells: { ...always(), disposed: 'DISPOSED' } },
-  contextUsed: { use: s => s.contextUsed, cells: { ...always(), disposed: 'DISPOSED' } },
-  dispose: { use: s => s.dispose(), cells: always() },
-  [Symbol.asyncDispose]: { use: s => s[Symbol.asyncDispose](), cells: always() },
+  send: { use: s => s.send(prompt, { maxTokens: 1 }), cells: turns() },
+  stream: { use: async s => await (await s.stream(prompt, { maxTokens: 1 })).result, cells: turns() },
+  fork: { use: s => s.fork().history, cells: open() },
+  rewind: { use: s => s.rewind({ turns: 0 }), cells: open() },
+  append: { use: s => s.append(prompt), cells: open() },
+  logits: { use: async s => { await s.append(prompt); return await s.logits() }, cells: turns() },
+  save: { use: s => s.save(path.join(folder, 'other.plm')), cells: open() },
+  history: { use: s => s.history, cells: anyTime() },
+  tokens: { use: s => s.tokens, cells: open() },
+  contextUsed: { use: s => s.contextUsed, cells: open() },
+  dispose: { use: s => s.dispose(), cells: anyTime() },
+  [Symbol.asyncDispose]: { use: s => s[Symbol.asyncDispose](), cells: anyTime() },
+}
+
+function turns(): Record<SessionState, Cell> {
+  return { ...running(), busy: 'works', ended: 'DISPOSED' }
+}
+
+function open(): Record<SessionState, Cell> {
+  return { ...always(), disposed: 'DISPOSED', busy: 'works', ended: 'DISPOSED' }
+}
+
+function anyTime(): Record<SessionState, Cell> {
+  return { ...always(), busy: 'works', ended: 'works' }
 }
 
 function running(): Record<State, Cell> {
@@ -71,13 +85,15 @@ function always(): Record<State, Cell> {
 }
 
 /** Brings a fresh model into a state; `after` waits for what that left behind. */
-async function inState(state: State): Promise<{ model: Model; session: Session; after: () => Promise<unknown> }> {
+async function inState(state: SessionState): Promise<{ model: Model; session: Session; after: () => Promise<unknown> }> {
   const model = await loadDemo()
   const session = model.createSession({ template: 'none' })
   const calls: Promise<unknown>[] = []
   if (state === 'generating' || state === 'draining') calls.push(model.generate(prompt, busyOptions).catch((e: unknown) => e))
   if (state === 'draining') calls.push(model.dispose({ drainMs: 5000 }))
   if (state === 'disposed') await model.dispose()
+  if (state === 'busy') calls.push(session.send(prompt, { ...busyOptions, maxTokens: 40 }).catch((e: unknown) => e))
+  if (state === 'ended') await session.dispose()
   return { model, session, after: async () => { await Promise.all([...calls, model.dispose()]) } }
 }
 
@@ -97,7 +113,9 @@ describe.each(states)('%s', state => {
     expect(await outcome(() => row.use(model))).toBe(row.cells[state])
     await after()
   })
+})
 
+describe.each(sessionStates)('%s', state => {
   test.each(Object.getOwnPropertyNames(ofSession).concat('asyncDispose'))('session.%s', async name => {
     const row = name === 'asyncDispose' ? ofSession[Symbol.asyncDispose] : ofSession[name as keyof typeof ofSession]
     const { session, after } = await inState(state)

@@ -168,6 +168,34 @@ describe('aborting', () => {
     expect(outputs[0]?.finishReason ?? 'abort').toBe('abort')
   })
 
+  test('an aborted beam search says so, though some of its hypotheses had ended', async () => {
+    for (let i = 0; i < 12; i++) {
+      const controller = new AbortController()
+      const beams = { numBeams: 4, n: 4, maxTokens: 200, earlyStopping: 'never', lengthPenalty: 5 } as const
+      const call = model.generate(example, { ...beams, signal: controller.signal, onAbort: 'return' })
+      setTimeout(() => { controller.abort() }, i * 3)
+      const reasons = new Set((await call).outputs.map(output => output.finishReason))
+      expect([...reasons].filter(reason => reason === 'abort')).toHaveLength(reasons.has('abort') ? reasons.size : 0)
+    }
+  })
+
+  test('a signal that many calls share is listened to once, and Node warns of nothing', async () => {
+    const warnings: string[] = []
+    const listen = (warning: Error): void => { warnings.push(warning.name) }
+    process.on('warning', listen)
+    const controller = new AbortController()
+    const { signal } = controller
+    const add = jest.spyOn(signal, 'addEventListener')
+    const many = Array.from({ length: 50 }, (_, i) =>
+      failure(i % 2 === 0 ? model.generate('Rome is', { ...long, signal }) : model.score('Rome is the capital of Italy.', { signal })))
+    controller.abort('all')
+    expect(new Set(await Promise.all(many))).toEqual(new Set(['all']))
+    await new Promise(resolve => setImmediate(resolve))
+    process.off('warning', listen)
+    expect(add).toHaveBeenCalledTimes(1)
+    expect(warnings).toEqual([])
+  })
+
   test('no listener stays on the signal', async () => {
     const { signal } = new AbortController()
     const [add, remove] = [jest.spyOn(signal, 'addEventListener'), jest.spyOn(signal, 'removeEventListener')]

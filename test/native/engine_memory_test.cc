@@ -1,5 +1,5 @@
-// engine_memory_test.cc: a step of the engine makes no heap call, whatever its requests do: all they
-// need is reserved when they start. Counted over whole steps (plan, copies, forward, choosing,
+// engine_memory_test.cc: a step of the engine makes no heap call, whatever its requests do: all
+// they need is reserved when they start. Counted over whole steps (plan, copies, forward, choosing,
 // committing) of every kind of request, on the simulated device, whose own memory does not count,
 // and on the CPU, where all of it does. Events of streams own what they carry: that is counted too.
 #include <atomic>
@@ -171,8 +171,8 @@ std::unique_ptr<Model> cpu_model() {
   config.context_size = 96;
   config.vocab_size = 300;
   const auto source = make_random_source(11, 0.3, {});
-  return make_model(config, make_ops({.device = "cpu", .precision = Precision::kBf16, .threads = 2}),
-                    *source);
+  auto ops = make_ops({.device = "cpu", .precision = Precision::kBf16, .threads = 2});
+  return make_model(config, std::move(ops), *source);
 }
 
 void expect_no_calls(Bench* bench, const char* name, int64_t least_steps) {
