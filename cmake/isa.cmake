@@ -4,7 +4,8 @@
 include(CheckCXXCompilerFlag)
 set(POLYLM_ISA_SELECTED ${CMAKE_CURRENT_SOURCE_DIR}/csrc/cpu/isa_scalar.cc)
 set(POLYLM_ISA_DEFINITIONS "")
-set(POLYLM_ISA_COMMON -ffp-contract=off)
+# None throws, so none has the tables of exceptions, whose symbols would be shared with the rest of the program.
+set(POLYLM_ISA_COMMON -ffp-contract=off -fno-exceptions)
 if(MINGW)
   # The stack of Windows is aligned to 16 bytes, GCC assumes 32 and 64 for vectors: the assembler takes
   # moves that need no alignment. Unwind tables of Windows cannot name the registers xmm16 to xmm31.

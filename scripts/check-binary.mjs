@@ -9,7 +9,7 @@ import { readPe } from './pe.mjs'
 import { host, targets } from './targets.mjs'
 
 const napiVersion = 8
-const linuxLibraries = /^(libc\.so\.6|libm\.so\.6|libpthread\.so\.0|libdl\.so\.2|librt\.so\.1|libgcc_s\.so\.1|ld-linux[-\w]*\.so\.\d)$/
+const linuxLibraries = /^(libc\.so\.6|libm\.so\.6|libpthread\.so\.0|libdl\.so\.2|librt\.so\.1|libgcc_s\.so\.1|ld-linux[-\w]*\.so\.\d|libc\.musl-\w+\.so\.1)$/
 const windowsLibraries = /^(kernel32|msvcrt|advapi32|ntdll|api-ms-win-crt-[-\w]+|ucrtbase|node)\.(dll|exe)$/i
 const entryPoints = ['napi_register_module_v1', 'node_api_module_get_api_version_v1']
 const newestGcc = '4.8'
@@ -28,11 +28,12 @@ function elfProblems(file, arch, floor) {
   const napi = napiFunctions()
   const tooNew = (prefix, newest) => elf.versionsNeeded.map(({ version }) => version)
     .filter(version => version.startsWith(prefix) && compareVersions(version.slice(prefix.length), newest) > 0)
-  const undefinedNames = elf.symbols.filter(s => !s.defined && !s.weak && s.version === undefined).map(({ name }) => name)
+  // With musl nothing has a version: neither can be too new, nor can what is missing be told from what is there.
+  const undefinedNames = floor === undefined ? [] : elf.symbols.filter(s => !s.defined && !s.weak && s.version === undefined).map(({ name }) => name)
   return [
     ...(elf.arch === arch ? [] : [`built for ${elf.arch}, not ${arch}`]),
     ...asked(elf.needed.filter(name => !linuxLibraries.test(name)), 'needs other libraries'),
-    ...asked(tooNew('GLIBC_', floor), `needs a glibc newer than ${floor}`),
+    ...asked(tooNew('GLIBC_', floor ?? '0'), floor === undefined ? 'needs glibc' : `needs a glibc newer than ${floor}`),
     ...asked(tooNew('GCC_', newestGcc), 'needs a newer libgcc'),
     ...asked(elf.versionsNeeded.map(({ version }) => version).filter(v => /^(GLIBCXX|CXXABI)_/.test(v)), 'libstdc++ is not inside'),
     ...asked(undefinedNames.filter(name => !napi.has(name)), `nobody has, Node with N-API ${napiVersion} included`),
@@ -61,7 +62,7 @@ function peProblems(file) {
  */
 export function problemsOf(file, target) {
   const [platform, arch] = target.split('-')
-  if (platform === 'linux') return elfProblems(file, arch, targets.get(target).floor)
+  if (platform === 'linux') return elfProblems(file, arch, /\.musl\.node$/.test(file) ? undefined : targets.get(target).floor)
   if (platform === 'win32') return peProblems(file)
   return []                                     // Mach-O: nobody has built one yet
 }
