@@ -72,7 +72,7 @@ def dynamic(name):
         stages = 3 if numbers[0] <= 4 else 2
         return str(stages * 2 * 32 * numbers[0] * 32 * 2 // 1024)
     if name.startswith('decode_attend'):
-        return f'{4 * (32 * numbers[0] + 2) * 4 / 1024:.1f}'
+        return f'{8 * (32 * numbers[0] + 2) * 4 / 1024:.1f}'
     fixed = {'fma_kernel': '12.4', 'reduce_blocks_kernel': '8', 'merge_kernel': '8', 'finish_kernel': '8',
              'norm_kernel': '0.03', 'take_listed_kernel': '8', 'keep_rows_kernel': '8',
              'fp32_attend_kernel': '1 + 4 D B'}

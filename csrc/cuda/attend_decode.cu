@@ -1,8 +1,8 @@
 // attend_decode.cu: attention of generated rows, bound by reading K and V once: a row's keys are
-// cut into segments of 256, a block takes one segment of one head of one row, each of its 4 warps
-// 64 keys straight from memory into registers. Of a row's blocks the one that comes last folds the
+// cut into segments of 256, a block takes one segment of one head of one row, each of its 8 warps
+// 32 keys straight from memory into registers. Of a row's blocks the one that comes last folds the
 // segments, left to right whoever that is.
-// Grid: (segments, heads, rows). Block: 4 warps. Shared memory: 4 x (D + 2) floats and a flag.
+// Grid: (segments, heads, rows). Block: 8 warps. Shared memory: 8 x (D + 2) floats and a flag.
 // Trap: segments and their order depend on the row's own length alone; the grid may have more
 // segments than any row, and rows that only fill the bucket have none.
 #include "cuda/attend.h"

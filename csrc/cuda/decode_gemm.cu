@@ -209,9 +209,7 @@ cudaError_t decode_product(const Card& card, const ProductCall& call) {
   if (call.norm.x != nullptr) return start<1, 1, true>(card, call);
   const DecodeTiles tiles = decode_tiles(call.rows, call.sink.n, card.processors);
   if (tiles.row_tiles == 1) return start<1, 1>(card, call);
-  if (tiles.row_tiles == 2) {
-    return tiles.n_tiles == 1 ? start<1, 2>(card, call) : start<2, 2>(card, call);
-  }
+  if (tiles.row_tiles == 2) return start<1, 2>(card, call);
   return tiles.n_tiles == 1 ? start<1, 4>(card, call) : start<2, 4>(card, call);
 }
 

@@ -87,10 +87,11 @@ struct DecodeTiles {
   int row_tiles;
 };
 constexpr DecodeTiles decode_tiles(int64_t rows, int64_t n, int64_t processors) {
-  if (rows <= 8) return {1, 1};
+  // One column tile leaves registers for two blocks on a processor, so that one loads while the
+  // other adds up its parts; up to 16 rows stay in the L1 that both share.
+  if (rows <= 16) return {1, rows <= 8 ? 1 : 2};
   // Two column tiles halve the reads of activations but also the number of blocks.
-  const int n_tiles = ceil_parts(n, kTileN) >= 4 * processors ? 2 : 1;
-  return {n_tiles, rows <= 16 ? 2 : 4};
+  return {ceil_parts(n, kTileN) >= 4 * processors ? 2 : 1, 4};
 }
 
 // The decode product normalises its own input for so few rows and columns: every block does all of
@@ -132,7 +133,8 @@ POLYLM_BOTH constexpr int k_piece(int slot, int piece, int padded) {
 
 inline constexpr int kPrefillQueries = 64;  // rows of a block of prefill attention, 16 per warp
 inline constexpr int kSegmentKeys = 256;    // keys of a block of decode attention
-inline constexpr int kDecodeAttendWarps = 4;
+// A warp has one block of 32 keys of its segment: K, then V, and no second trip to memory.
+inline constexpr int kDecodeAttendWarps = 8;
 inline constexpr int kWarpKeys = kSegmentKeys / kDecodeAttendWarps;
 inline constexpr int kDecodeAttendRows = 256;  // rows of one launch; bounds the workspace
 constexpr int64_t segments_of(int64_t keys) { return ceil_parts(keys, kSegmentKeys); }

@@ -107,7 +107,7 @@ TEST(cuda_tiles_for_every_batch) {
   for (int64_t rows = 1; rows <= 300; ++rows) {
     for (const int64_t n : {17, 2048, 6144, 256000}) {
       const DecodeTiles d = decode_tiles(rows, n, 132);
-      EXPECT(d.n_tiles == 1 || (d.n_tiles == 2 && d.row_tiles > 1));
+      EXPECT(d.n_tiles == 1 || (d.n_tiles == 2 && d.row_tiles == 4));
       EXPECT(d.row_tiles == 1 || d.row_tiles == 2 || d.row_tiles == 4);
       EXPECT(rows > 32 || d.row_tiles * 8 >= rows);
       const int p = prefill_rows(rows, n, 132);
