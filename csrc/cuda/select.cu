@@ -2,7 +2,8 @@
 // listed tokens taken out, sums of exponentials over blocks of 1,024 tokens, and the 64 best of the
 // rest. keep: grid (blocks of 1,024, rows). take: grid ceil(listed / 256). blocks: grid (blocks of
 // 1,024, rows), 256 threads, 8.2 KiB shared.
-// merge: grid (groups of 16 lists, rows), until one list is left. finish: grid rows, 256 threads.
+// merge: grid (groups of 16 lists, rows), until 16 lists are left, which finish merges: grid rows,
+// 256 threads.
 // Trap: candidates are ordered by one 64-bit key (logit, then lower id), all different, so that any
 // way of sorting gives the same list; sums are fixed trees over 256 threads.
 #include "cuda/kernels.h"
@@ -182,35 +183,53 @@ __global__ void __launch_bounds__(kThreads) reduce_blocks_kernel(const HeadCall 
   if (tid < kBest) p.lists[at * kBest + tid] = keys[tid];
 }
 
-// Merges lists of 64 of a row, 16 at a time; both sides are [rows, lists, 64].
-struct MergeCall {
+// Lists of 64 that are to be merged, [rows, lists, 64].
+struct Lists {
   const uint64_t* from = nullptr;
-  uint64_t* to = nullptr;
-  int32_t lists = 0;
+  int32_t count = 0;
+};
+// 16 of a row's lists from list 16 * group on, as merge_lists wants them.
+__device__ __forceinline__ void load_lists(const Lists& lists, int row, int group,
+                                           uint64_t* keys) {
+  for (int i = static_cast<int>(threadIdx.x); i < kBlockTokens; i += kThreads) {
+    const int list = i / kBest;
+    const int source = group * kMergeLists + list;
+    const int place = list % 2 == 0 ? i % kBest : kBest - 1 - i % kBest;
+    const int64_t at = static_cast<int64_t>(row) * lists.count + source;
+    keys[i] = source < lists.count ? lists.from[at * kBest + place] : 0;
+  }
+  __syncthreads();
+}
+
+struct MergeCall {
+  Lists lists;
+  uint64_t* to = nullptr;  // [rows, ceil(lists / 16), 64]
 };
 __global__ void __launch_bounds__(kThreads) merge_kernel(const MergeCall p) {
   let_next_begin();
   wait_for_previous();
   auto* keys = reinterpret_cast<uint64_t*>(block_shared());
-  const int64_t row = blockIdx.y;
-  for (int i = static_cast<int>(threadIdx.x); i < kBlockTokens; i += kThreads) {
-    const int list = i / kBest;
-    const int source = static_cast<int>(blockIdx.x) * kMergeLists + list;
-    const int place = list % 2 == 0 ? i % kBest : kBest - 1 - i % kBest;
-    keys[i] = source < p.lists ? p.from[(row * p.lists + source) * kBest + place] : 0;
-  }
-  __syncthreads();
+  load_lists(p.lists, static_cast<int>(blockIdx.y), static_cast<int>(blockIdx.x), keys);
   merge_lists(keys);
-  const int64_t at = (row * gridDim.x + blockIdx.x) * kBest;
+  const int64_t at = (static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x) * kBest;
   if (threadIdx.x < kBest) p.to[at + threadIdx.x] = keys[threadIdx.x];
 }
 
-__global__ void __launch_bounds__(kThreads) finish_kernel(const HeadCall p) {
+struct FinishCall {
+  HeadCall head;
+  Lists lists;  // at most 16
+};
+__global__ void __launch_bounds__(kThreads) finish_kernel(const FinishCall call) {
   let_next_begin();
   wait_for_previous();
-  auto* shared = reinterpret_cast<double*>(block_shared());
+  const HeadCall& p = call.head;
+  auto* keys = reinterpret_cast<uint64_t*>(block_shared());
+  auto* shared = reinterpret_cast<double*>(block_shared());  // once the keys have been taken
   const int tid = static_cast<int>(threadIdx.x);
   const int row = static_cast<int>(blockIdx.x);
+  load_lists(call.lists, row, 0, keys);
+  merge_lists(keys);
+  const uint64_t mine = tid < kBest ? keys[tid] : 0;
   const BlockSum* sums = p.sums + static_cast<int64_t>(row) * p.blocks;
   const auto temperature = static_cast<double>(p.wanted[row].temperature);
   float most = -INFINITY;
@@ -228,8 +247,7 @@ __global__ void __launch_bounds__(kThreads) finish_kernel(const HeadCall p) {
   tempered = over_block(tempered, shared, Plus());
   const bool finite = p.broken[row] == 0;
   HeadResult* r = p.results + row;
-  const uint64_t* best = p.lists + static_cast<int64_t>(row) * kBest;
-  const uint64_t key = tid < kBest && finite ? best[tid] : 0;
+  const uint64_t key = finite ? mine : 0;
   const float count = over_block(key != 0 ? 1.0F : 0.0F, reinterpret_cast<float*>(shared), Plus());
   if (tid < kBest) {
     r->ids[tid] = key != 0 ? id_of(key) : -1;
@@ -263,20 +281,18 @@ cudaError_t reduce_head(const Card& card, const HeadCall& call) {
   shape.shared_bytes = sizeof(uint64_t) * kBlockTokens;
   shape.grid = grid_of(call.blocks, call.rows);
   cudaError_t e = launch(&reduce_blocks_kernel, shape, call);
-  MergeCall merge{call.lists, call.merged, call.blocks};
-  while (e == cudaSuccess && merge.lists > 1) {
-    const auto groups = static_cast<int32_t>(ceil_parts(merge.lists, kMergeLists));
+  Lists lists{call.lists, call.blocks};
+  uint64_t* to = call.merged;
+  while (e == cudaSuccess && lists.count > kMergeLists) {
+    const auto groups = static_cast<int32_t>(ceil_parts(lists.count, kMergeLists));
     shape.grid = grid_of(groups, call.rows);
-    e = launch(&merge_kernel, shape, merge);
-    uint64_t* const other = merge.to == call.merged ? call.lists : call.merged;
-    merge = {merge.to, other, groups};
+    e = launch(&merge_kernel, shape, MergeCall{lists, to});
+    lists = {to, groups};
+    to = to == call.merged ? call.lists : call.merged;
   }
   if (e != cudaSuccess) return e;
-  HeadCall last = call;
-  last.lists = merge.from == call.merged ? call.merged : call.lists;
   shape.grid = grid_of(call.rows);
-  shape.shared_bytes = sizeof(double) * kThreads;
-  return launch(&finish_kernel, shape, last);
+  return launch(&finish_kernel, shape, FinishCall{call, lists});
 }
 
 }  // namespace polylm
