@@ -80,7 +80,7 @@ class CudaOps final : public Ops {
   // cuda_step.cu: from what was written down to launches. Uses nothing of the step but shape_, so
   // that what is captured serves every step of that shape.
   Started start_step();
-  Started start_operations();
+  Started start_operations(bool overlaps);
   cudaError_t start_operation(const Recorded& r);
   cudaError_t start_embed(const Recorded& r);
   cudaError_t start_attend(const Recorded& r);

@@ -49,13 +49,17 @@ CudaOps::Started CudaOps::start_step() {
   const cudaError_t sent = cudaMemcpyAsync(tables_card_.as<void>(), tables_host_.as<void>(), bytes,
                                            cudaMemcpyHostToDevice, card_.stream);
   if (sent != cudaSuccess) return {sent, "sending the step's tables"};
-  const Started started = start_operations();
+  const bool overlaps = card_.overlaps;
+  const Started started = start_operations(overlaps);
+  card_.overlaps = overlaps;
   if (started.error != cudaSuccess) return started;
   return {head_.send_back(card_, shape_), "sending results"};
 }
 
-CudaOps::Started CudaOps::start_operations() {
+// The first kernel follows a copy and has nothing to overlap with: it is launched as any other.
+CudaOps::Started CudaOps::start_operations(bool overlaps) {
   for (size_t i = 0; i < recorded_.size(); ++i) {
+    card_.overlaps = overlaps && i > 0;
     const Recorded& r = recorded_[i];
     const bool taken = i + 1 < recorded_.size() && takes_norm(r, recorded_[i + 1]);
     const cudaError_t e =

@@ -185,6 +185,8 @@ void fail(Fault what, int nth, cudaError_t e);
 // Every later call returns `e`; cudaSuccess ends that.
 void break_device(cudaError_t e);
 int live_allocations();
+// Products round as tensor cores do at their worst; much slower.
+void cut_sums(bool on);
 // Calls since the last reset: what the host started itself, and graphs.
 struct Calls {
   int launches = 0;

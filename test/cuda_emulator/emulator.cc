@@ -182,6 +182,27 @@ void meet(F when_all) {
 
 float bf16_float(uint32_t half) { return __uint_as_float(half << 16); }
 
+bool cuts_sums = false;  // cut_sums
+
+// d plus eight products as tensor cores add them (Fasi, Higham, Mikaitis and Pranesh, "Numerical
+// behavior of NVIDIA tensor cores", 2021), in its least exact reading: all terms are cut to the
+// last bit of the largest one, added, and the sum is cut to fp32.
+float add_and_cut(float d, const float* a, const float (*b)[8], int col) {
+  double terms[9] = {static_cast<double>(d)};
+  double most = std::fabs(terms[0]);
+  for (int k = 0; k < 8; ++k) {
+    terms[k + 1] = static_cast<double>(a[k]) * static_cast<double>(b[k][col]);
+    most = std::max(most, std::fabs(terms[k + 1]));
+  }
+  if (most == 0.0 || !std::isfinite(most)) return d;  // NaN is what the exact sum is for
+  const double last = std::ldexp(1.0, std::ilogb(most) - 23);
+  double sum = 0.0;
+  for (const double t : terms) sum += std::trunc(t / last) * last;
+  const auto rounded = static_cast<float>(sum);
+  const bool away = std::fabs(static_cast<double>(rounded)) > std::fabs(sum);
+  return away ? std::nextafter(rounded, 0.0F) : rounded;
+}
+
 // The documented fragments of mma.m16n8k16; sums k by k in fp32 with one rounding each.
 void multiply(Warp& w) {
   float a[16][16];
@@ -205,7 +226,13 @@ void multiply(Warp& w) {
   for (int lane = 0; lane < kLanes; ++lane) {
     for (int i = 0; i < 4; ++i) d[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2] = w.d[lane][i];
   }
-  for (int row = 0; row < 16; ++row) {
+  for (int row = 0; cuts_sums && row < 16; ++row) {
+    for (int col = 0; col < 8; ++col) {
+      const float half = add_and_cut(d[row][col], a[row], b, col);
+      d[row][col] = add_and_cut(half, a[row] + 8, b + 8, col);
+    }
+  }
+  for (int row = 0; !cuts_sums && row < 16; ++row) {
     for (int k = 0; k < 16; ++k) {
       for (int col = 0; col < 8; ++col) d[row][col] += a[row][k] * b[k][col];
     }
@@ -254,6 +281,8 @@ float exchange(float x, int mask) {
   });
   return my_warp().answers[my_lane()];
 }
+
+void cut_sums(bool on) { cuts_sums = on; }
 
 unsigned char* shared_memory() { return block->shared; }
 

@@ -19,6 +19,44 @@ std::vector<float> next(Stack& stack, int64_t i) { return stack.step({{0, 5 + i,
 
 }  // namespace
 
+// Tensor cores cut their sums instead of rounding them: both families stay within 1e-6 of the truth
+// over the longest product all the same, because every 128 k are summed from zero.
+TEST(cuda_sums_that_are_cut) {
+  constexpr int64_t k = 20480, n = 16, rows = 2;
+  for (const bool generated : {true, false}) {
+    const auto ops = Subject{.is_cuda = true, .generated = generated}.make();
+    Random random(6);
+    const TestMatrix m = bf16_matrix(*ops, n, k, random.numbers(n * k, 1.0F));
+    const Act x = ops->make_act(rows, k, ActKind::kInput);
+    const Act y = ops->make_act(rows, n, ActKind::kResidual);
+    ops->reserve(roomy_limits(rows, 10, 64));
+    const std::vector<float> in = rounded(random.numbers(rows * k, 1.0F));
+    ops->write_act(x, rows, in.data());
+    Batch batch;
+    batch.add(0, rows, {0});
+    emulator::cut_sums(true);
+    ops->begin(batch.inputs());
+    ops->linear({x, m.w, Vector{}, Epilogue::kAdd, y});
+    ops->submit();
+    ops->collect();
+    emulator::cut_sums(false);
+    std::vector<float> got(static_cast<size_t>(rows * n));
+    ops->read_act(y, rows, got.data());
+    std::vector<double> truth(got.size());
+    for (int64_t i = 0; i < rows * n * k; ++i) {
+      const int64_t row = i / (n * k);
+      const int64_t col = i / k % n;
+      truth[static_cast<size_t>(row * n + col)] +=
+          static_cast<double>(in[static_cast<size_t>(row * k + i % k)]) *
+          static_cast<double>(m.values[static_cast<size_t>(col * k + i % k)]);
+    }
+    const double error = relative_error(got, truth);
+    EXPECT(error < 1e-6);
+    EXPECT(error > 1e-8);  // they were cut
+    if (error >= 1e-6) std::printf("    relative error %g\n", error);
+  }
+}
+
 // First launch by launch, then captured, then one call a step: nothing else, no copy, no node more.
 TEST(cuda_graph_makes_a_step_one_launch) {
   Stack stack;

@@ -121,7 +121,9 @@ void on_card(Precision precision) {
   expect_same_alone_and_together("cuda", precision);
 }
 TEST(engine_model_cuda_bf16_alone_and_together) { on_card(Precision::kBf16); }
+#ifndef POLYLM_FEW_FIXTURES
 TEST(engine_model_cuda_fp32_alone_and_together) { on_card(Precision::kFp32); }
+#endif
 #endif
 
 #ifndef POLYLM_ONLY_CUDA
