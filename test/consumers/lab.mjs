@@ -97,7 +97,7 @@ export function packTarball() {
     if (!existsSync(built)) throw new Error('there is no binary: npm run prebuilds, or npm run build, comes first')
     mkdirSync(path.dirname(binary), { recursive: true })
     copyFileSync(built, binary)
-    run('strip', [binary])
+    run('strip', process.platform === 'darwin' ? ['-x', binary] : [binary])
     rmSync(first)
     pack(unpacked)
   }
