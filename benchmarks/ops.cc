@@ -184,7 +184,7 @@ class Bench {
       shape.vocab = 4096;
       shape.context = 256;
     }
-    const int64_t rows = options_.smoke ? 32 : 512;
+    const int64_t rows = options_.smoke ? 128 : 2048;
     polylm::BackendOptions backend;
     backend.device = "cpu";
     backend.threads = threads_;
@@ -207,9 +207,14 @@ class Bench {
                  [&] { model.step_of_batch(kBatchDepth, std::min(kBatch, rows)); });
     memory_bound("attention alone, depth " + std::to_string(deep), kv,
                  [&] { model.attend(deep); });
-    const double flop = 2.0 * static_cast<double>(rows * shape.layers * shape.layer_parameters());
-    arithmetic_bound("prefill of " + std::to_string(rows), flop,
-                     [&] { model.step(0, rows, false); });
+    for (const int64_t m : {rows / 4, rows}) {
+      // Products and causal attention; the head only for the last row, which is not counted.
+      const double flop = 2.0 * static_cast<double>(shape.layers) *
+                          static_cast<double>(m * shape.layer_parameters() +
+                                              m * m * shape.hidden());
+      arithmetic_bound("prefill of " + std::to_string(m), flop,
+                       [&] { model.step(0, m, false); });
+    }
     const char* names[] = {"qkv", "attention out", "mlp up", "mlp down"};
     const int64_t parts[] = {3, 1, 4, 4};
     for (const int64_t m : {int64_t{1}, int64_t{4}, int64_t{16}, int64_t{64}, int64_t{512}}) {

@@ -66,6 +66,7 @@ void Attention::run(const AttentionArgs& a) {
     // last groups of a prompt, which see the most keys, come first.
     const int64_t group = group_count_ - 1 - one.begin % group_count_;
     attend(a, groups[group], one.begin / group_count_, scratch + worker);
+    context_.rest();
   });
 }
 
@@ -150,6 +151,15 @@ void Attention::segment(const AttentionArgs& a, const RowGroup& g, int64_t head,
   sums.n_tiles = cache.padded_head / kTileN;
   sums.out = s->segment_out;
   sums.out_stride = kMaxHeadSize;
+  const auto product_list = context_.product_list(cache.is_bf16);
+  if (product_list != nullptr) {
+    const char* list[kSegmentKeys / kCpuBlockTokens];
+    for (int64_t b = 0; b < blocks; ++b) list[b] = cache.v_of(block_at(b), head);
+    sums.x = s->p;
+    sums.k_tiles = blocks;
+    product_list(sums, list);
+    return;
+  }
   for (int64_t b = 0; b < blocks; ++b) {
     if (b + 1 < blocks) prefetch_lines(cache.v_of(block_at(b + 1), head), cache.half_bytes);
     sums.x = reinterpret_cast<const char*>(s->p) + b * kCpuBlockTokens * context_.element_bytes();

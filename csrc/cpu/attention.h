@@ -1,4 +1,4 @@
-// attention.h: causal attention over the blocked cache. One task is one head of a group of up to 24
+// attention.h: causal attention over the blocked cache. One task is one head of a group of up to 48
 // neighbouring rows of one sequence. Keys are taken in segments of 256 anchored at position 0, each
 // with its own softmax, folded left to right: so a row's bits do not depend on its group, its chunk
 // or its batch. Not here: groups of one row (row_attention.h), who calls it when (cpu_ops.cc).
@@ -8,7 +8,7 @@
 
 namespace polylm {
 
-inline constexpr int64_t kGroupRows = 24;
+inline constexpr int64_t kGroupRows = 48;  // whole register blocks of 16 and of 12 rows
 
 struct RowGroup {
   int64_t first_row = 0;

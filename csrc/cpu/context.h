@@ -35,6 +35,9 @@ struct CpuContext {
     if (!bf16_matrix) return kernels->product_fp32;
     return kind == InputKind::kBf16 ? kernels->product_bf16 : kernels->product_mixed;
   }
+  void (*product_list(bool bf16_matrix) const)(const ProductArgs&, const char* const*) {
+    return bf16_matrix && kind == InputKind::kBf16 ? kernels->product_list_bf16 : nullptr;
+  }
   void (*row_scores(bool bf16_matrix) const)(const RowListArgs&) {
     if (!bf16_matrix) return kernels->row_scores_fp32;
     return kind == InputKind::kBf16 ? kernels->row_scores_bf16 : kernels->row_scores_mixed;
@@ -42,6 +45,9 @@ struct CpuContext {
   void (*row_sums(bool bf16_matrix) const)(const RowListArgs&) {
     if (!bf16_matrix) return kernels->row_sums_fp32;
     return kind == InputKind::kBf16 ? kernels->row_sums_bf16 : kernels->row_sums_mixed;
+  }
+  void rest() const {
+    if (kernels->rest != nullptr) kernels->rest();
   }
   Cut cut(bool bf16_matrix) const {
     return bf16_matrix && kind == InputKind::kBf16 ? kernels->cut_bf16 : Cut{};

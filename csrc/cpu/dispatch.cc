@@ -50,6 +50,8 @@ void overlay(const KernelTable& upper, KernelTable* table) {
   take(upper.name, &table->name);
   take(upper.product_bf16, &table->product_bf16);
   if (upper.product_bf16 != nullptr) table->cut_bf16 = upper.cut_bf16;
+  take(upper.product_list_bf16, &table->product_list_bf16);
+  take(upper.rest, &table->rest);
   take(upper.product_mixed, &table->product_mixed);
   take(upper.product_fp32, &table->product_fp32);
   take(upper.row_scores_bf16, &table->row_scores_bf16);

@@ -13,9 +13,9 @@ namespace polylm {
 namespace {
 
 inline constexpr int64_t kTileRows = 16;
-inline constexpr int64_t kCutTiles = 12;     // columns of tiles that stay in the L2 cache
+inline constexpr int64_t kCutTiles = 8;      // columns of tiles that stay in the L2 cache
 inline constexpr int64_t kCutDepth = 64;     // k tiles, the same
-inline constexpr int64_t kCutRows = 256;     // rows of x whose sums do
+inline constexpr int64_t kCutRows = 512;     // rows of x whose sums do
 
 struct alignas(64) TileConfig {
   uint8_t palette = 1;
@@ -25,10 +25,18 @@ struct alignas(64) TileConfig {
   uint8_t rows[16] = {};
 };
 
+// What this thread's tile unit is set up for, 0 for nothing: setting it up takes as long as a dozen
+// tiles, and attention multiplies few at a time.
+thread_local int64_t set_up_for = 0;
+
 inline void load_config(const TileConfig& config) {
   asm volatile("ldtilecfg %0" ::"m"(config));
 }
-inline void release() { asm volatile("tilerelease"); }
+void release() {
+  if (set_up_for == 0) return;
+  asm volatile("tilerelease");
+  set_up_for = 0;
+}
 template <int Tile>
 inline void zero_tile() {
   asm volatile("tilezero %%tmm%c0" ::"i"(Tile));
@@ -59,6 +67,9 @@ inline void multiply() {
 
 // Sums 0..3 of two row tiles by two column tiles; inputs 4, 5; weights 6, 7. Rows of the row tiles.
 void configure_block(int64_t rows0, int64_t rows1) {
+  const int64_t key = 256 + (rows1 > 0 ? rows1 : 0) * 16 + rows0;
+  if (set_up_for == key) return;
+  set_up_for = key;
   TileConfig c;
   for (int i = 0; i < 8; ++i) c.column_bytes[i] = 64;
   const auto top = static_cast<uint8_t>(rows0);
@@ -71,6 +82,8 @@ void configure_block(int64_t rows0, int64_t rows1) {
 
 // Sums 0..3 of one row tile by four column tiles; inputs 4 (and 3); weights 5, 6, 7.
 void configure_few(int64_t rows) {
+  if (set_up_for == rows) return;
+  set_up_for = rows;
   TileConfig c;
   for (int i = 0; i < 8; ++i) c.column_bytes[i] = 64;
   for (int i = 0; i < 5; ++i) c.rows[i] = static_cast<uint8_t>(rows);
@@ -239,6 +252,8 @@ struct Block {
   const char* x;
   int64_t x_bytes;  // stride
   const char* w;    // of the first column of tiles
+  const char* const* list;  // or the k tiles, w_first into each
+  int64_t w_first;
   int64_t w_bytes;  // stride
   int64_t k_tiles;
   float* out;
@@ -257,7 +272,7 @@ inline void fetch_step(const Block& b, int64_t k) {
 }
 
 // Two row tiles (or one) by two column tiles (or one).
-template <bool TwoRows, bool TwoColumns>
+template <bool TwoRows, bool TwoColumns, bool List>
 void block(const Block& b) {
   float* low = b.out + kTileRows * (b.out_bytes / 4);
   if (b.first) {
@@ -271,18 +286,17 @@ void block(const Block& b) {
     if (TwoRows) load_tile<2>(low, b.out_bytes);
     if (TwoRows && TwoColumns) load_tile<3>(low + 16, b.out_bytes);
   }
-  const char* w0 = b.w;
-  const char* w1 = b.w + b.w_bytes;
   const char* top = b.x;
   const char* bottom = b.x + kTileRows * b.x_bytes;
   for (int64_t k = 0; k < b.k_tiles; ++k) {
     load_tile<4>(top + k * 64, b.x_bytes);
-    load_passing<6>(w0 + k * kTileBytesBf16, 64);
-    if (TwoColumns) load_passing<7>(w1 + k * kTileBytesBf16, 64);
+    const char* w = List ? b.list[k] + b.w_first : b.w + k * kTileBytesBf16;
+    load_passing<6>(w, 64);
+    if (TwoColumns) load_passing<7>(w + b.w_bytes, 64);
     if (TwoRows) load_tile<5>(bottom + k * 64, b.x_bytes);
     multiply<0, 4, 6>();
     if (TwoColumns) multiply<1, 4, 7>();
-    fetch_step(b, k);
+    if (!List) fetch_step(b, k);
     if (TwoRows) multiply<2, 5, 6>();
     if (TwoRows && TwoColumns) multiply<3, 5, 7>();
   }
@@ -307,11 +321,14 @@ Fetch fetch_of(const ProductArgs& a, int64_t pair, int64_t pairs) {
 }
 
 // At most 32 rows from `row` on, all columns.
-void row_pair(const ProductArgs& a, int64_t row, bool two_rows) {
+template <bool TwoRows, bool List>
+void row_pair(const ProductArgs& a, const char* const* list, int64_t row) {
   Block b;
   b.x = static_cast<const char*>(a.x) + row * a.x_stride * 2;
   b.x_bytes = a.x_stride * 2;
   b.w = static_cast<const char*>(a.w);
+  b.list = list;
+  b.w_first = 0;
   b.w_bytes = a.w_stride_bytes;
   b.k_tiles = a.k_tiles;
   b.out = a.out + row * a.out_stride;
@@ -319,36 +336,33 @@ void row_pair(const ProductArgs& a, int64_t row, bool two_rows) {
   b.first = !a.continued;
   const int64_t pairs = (a.n_tiles + 1) / 2;
   for (int64_t pair = 0; pair < pairs; ++pair) {
-    const bool two_columns = 2 * pair + 2 <= a.n_tiles;
-    if (row == 0) b.fetch = fetch_of(a, pair, pairs);
-    if (two_rows) {
-      (two_columns ? block<true, true> : block<true, false>)(b);
-    } else {
-      (two_columns ? block<false, true> : block<false, false>)(b);
-    }
-    b.w += 2 * a.w_stride_bytes;
+    if (!List && row == 0) b.fetch = fetch_of(a, pair, pairs);
+    (2 * pair + 2 <= a.n_tiles ? block<TwoRows, true, List> : block<TwoRows, false, List>)(b);
+    if (!List) b.w += 2 * a.w_stride_bytes;
+    b.w_first += 2 * a.w_stride_bytes;
     b.out += 2 * kTileN;
   }
 }
 
-void many_rows(const ProductArgs& a) {
+template <bool List>
+void many_rows(const ProductArgs& a, const char* const* list) {
   const int64_t whole = a.rows / (2 * kTileRows) * (2 * kTileRows);
   const int64_t rest = a.rows - whole;
   if (whole > 0) configure_block(kTileRows, kTileRows);
-  for (int64_t row = 0; row < whole; row += 2 * kTileRows) row_pair(a, row, true);
+  for (int64_t row = 0; row < whole; row += 2 * kTileRows) row_pair<true, List>(a, list, row);
   if (rest == 0) return;
   configure_block(rest < kTileRows ? rest : kTileRows, rest - kTileRows);
-  row_pair(a, whole, rest > kTileRows);
+  (rest > kTileRows ? row_pair<true, List> : row_pair<false, List>)(a, list, whole);
 }
 
 void product_amx(const ProductArgs& a) {
   if (a.rows <= kTileRows) {
     few_rows(a);
   } else {
-    many_rows(a);
+    many_rows<false>(a, nullptr);
   }
-  release();
 }
+void product_list_amx(const ProductArgs& a, const char* const* w) { many_rows<true>(a, w); }
 
 double busy_tiles(int64_t rounds) {
   alignas(64) static const char zeros[1024] = {};
@@ -375,6 +389,8 @@ KernelTable make_table() {
   KernelTable t;
   t.name = "amx";
   t.product_bf16 = product_amx;
+  t.product_list_bf16 = product_list_amx;
+  t.rest = release;
   t.cut_bf16 = {2 * kTileRows, kCutTiles, kCutDepth, kCutRows};
   t.row_scores_bf16 = row_scores_amx;
   t.row_sums_bf16 = row_sums_amx;

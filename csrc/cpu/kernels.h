@@ -135,6 +135,10 @@ struct KernelTable {
   const char* name = nullptr;
   void (*product_bf16)(const ProductArgs&) = nullptr;   // x bf16, w bf16; null: use product_mixed
   Cut cut_bf16;                                         // of product_bf16
+  // product_bf16 with k tile i of all columns at w[i]; null: one call for each, continued.
+  void (*product_list_bf16)(const ProductArgs&, const char* const* w) = nullptr;
+  // After the last of some products: gives back what they hold of the processor. May be null.
+  void (*rest)() = nullptr;
   void (*product_mixed)(const ProductArgs&) = nullptr;  // x fp32, w bf16
   void (*product_fp32)(const ProductArgs&) = nullptr;   // x fp32, w fp32
   // out[i, n_tiles*16] = x · w[i]ᵀ. By kind of x and w, as the products.

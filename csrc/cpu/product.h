@@ -79,6 +79,7 @@ class Product {
       const bool goes_on = own.begin <= one.begin && one.end < own.end;
       run_job(one.begin, goes_on, sums + worker * each,
               [&](const Panel& panel) { finish(panel, worker); });
+      context_.rest();
     });
   }
 

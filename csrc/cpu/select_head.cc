@@ -171,6 +171,7 @@ void SelectHead::reduce_group(const SelectRow* rows, Group g, const PackedMatrix
       reduce_block(rows[index], index, block, s->logits + r * kSumTokens, count, &s->rows[r], s);
     }
   }
+  context_.rest();
   for (int64_t r = 0; r < g.rows; ++r) {
     RowState& state = s->rows[r];
     keep_best(&state);
