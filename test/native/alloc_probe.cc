@@ -62,6 +62,17 @@ POLYLM_KEPT void* operator new(std::size_t bytes, std::align_val_t alignment) {
 POLYLM_KEPT void* operator new[](std::size_t bytes, std::align_val_t alignment) {
   return polylm::test::counted(bytes, static_cast<std::size_t>(alignment));
 }
+// Those of the standard library that do not throw must end in the same free().
+POLYLM_KEPT void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+  try {
+    return polylm::test::counted(bytes, 0);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+POLYLM_KEPT void operator delete(void* memory, const std::nothrow_t&) noexcept {
+  std::free(memory);
+}
 POLYLM_KEPT void operator delete(void* memory) noexcept { std::free(memory); }
 POLYLM_KEPT void operator delete[](void* memory) noexcept { std::free(memory); }
 POLYLM_KEPT void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
