@@ -26,9 +26,11 @@ Finish finish_of(Epilogue e) {
   return Finish::kStore;
 }
 
-// vdpbf16ps has no float32 form: the next lower set of kernels does those products.
+// Dot products of bf16 have no float32 form: the next lower set of kernels does those products.
 Isa isa_for(Isa wanted, Precision precision) {
-  return precision == Precision::kFp32 ? std::min(wanted, Isa::kAvx512) : wanted;
+  if (precision == Precision::kBf16) return wanted;
+  if (wanted == Isa::kNeonBf16) return Isa::kNeon;
+  return wanted > Isa::kAvx512 && wanted <= Isa::kAmx ? Isa::kAvx512 : wanted;
 }
 
 std::string reason_for(Isa wanted, Isa used) {

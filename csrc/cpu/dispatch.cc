@@ -38,6 +38,16 @@ constexpr std::array<Row, kIsaCount> kRows = {{
 #else
     {"amx", nullptr, [](const CpuFeatures& f) { return f.amx_bf16; }},
 #endif
+#if defined(POLYLM_ISA_NEON)
+    {"neon", neon_kernels, [](const CpuFeatures& f) { return f.neon; }},
+#else
+    {"neon", nullptr, [](const CpuFeatures& f) { return f.neon; }},
+#endif
+#if defined(POLYLM_ISA_NEONBF16)
+    {"neonbf16", neonbf16_kernels, [](const CpuFeatures& f) { return f.neon_bf16; }},
+#else
+    {"neonbf16", nullptr, [](const CpuFeatures& f) { return f.neon_bf16; }},
+#endif
 }};
 
 const Row& row_of(Isa isa) { return kRows[static_cast<size_t>(isa)]; }

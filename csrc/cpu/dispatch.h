@@ -10,9 +10,9 @@
 
 namespace polylm {
 
-// From worst to best.
-enum class Isa : uint8_t { kScalar, kAvx2, kAvx512, kAvx512Bf16, kAmx };
-inline constexpr int kIsaCount = 5;
+// From worst to best, one processor family after the other.
+enum class Isa : uint8_t { kScalar, kAvx2, kAvx512, kAvx512Bf16, kAmx, kNeon, kNeonBf16 };
+inline constexpr int kIsaCount = 7;
 
 const char* isa_name(Isa isa);
 

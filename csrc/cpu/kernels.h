@@ -175,5 +175,7 @@ const KernelTable& avx2_kernels();
 const KernelTable& avx512_kernels();
 const KernelTable& avx512bf16_kernels();
 const KernelTable& amx_kernels();
+const KernelTable& neon_kernels();
+const KernelTable& neonbf16_kernels();
 
 }  // namespace polylm

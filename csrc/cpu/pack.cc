@@ -21,22 +21,30 @@ struct TilePiece {
 };
 
 void pack_bf16_tile(const TilePiece& t, const uint16_t* from, uint16_t* tile) {
-  const bool whole = t.lane0 == 0 && t.lane1 == kTileN && t.k0 == 0 && t.k1 == kTileK;
-  if (whole && t.stride_k == 1) {  // [N,K] row-major: pairs of k are neighbours in both
-    for (int64_t lane = 0; lane < kTileN; ++lane) {
-      const uint16_t* row = from + lane * t.stride_n;
-      for (int64_t p = 0; p < kTileK / 2; ++p) {
-        std::memcpy(tile + p * 32 + lane * 2, row + 2 * p, 2 * sizeof(uint16_t));
+  const bool pairs = t.k0 % 2 == 0 && t.k1 % 2 == 0;
+  if (pairs && t.stride_k == 1) {  // [N,K] row-major: pairs of k are neighbours in both
+    for (int64_t lane = t.lane0; lane < t.lane1; ++lane) {
+      const uint16_t* row = from + (lane - t.lane0) * t.stride_n - t.k0;
+      for (int64_t k = t.k0; k < t.k1; k += 2) {
+        std::memcpy(tile + bf16_place(lane, k), row + k, 2 * sizeof(uint16_t));
       }
     }
     return;
   }
-  if (whole && t.stride_n == 1) {  // [K,N] row-major: interleave two rows of 16
-    for (int64_t p = 0; p < kTileK / 2; ++p) {
-      const uint16_t* even = from + 2 * p * t.stride_k;
+  if (pairs && t.stride_n == 1) {  // [K,N] row-major: interleave two rows of 16
+    const int64_t lanes = t.lane1 - t.lane0;
+    for (int64_t k = t.k0; k < t.k1; k += 2) {
+      const uint16_t* even = from + (k - t.k0) * t.stride_k;
       const uint16_t* odd = even + t.stride_k;
-      uint16_t* line = tile + p * 32;
-      for (int64_t lane = 0; lane < kTileN; ++lane) {
+      uint16_t* line = tile + bf16_place(t.lane0, k);
+      if (lanes == kTileN) {  // a count that the compiler knows
+        for (int64_t lane = 0; lane < kTileN; ++lane) {
+          line[2 * lane] = even[lane];
+          line[2 * lane + 1] = odd[lane];
+        }
+        continue;
+      }
+      for (int64_t lane = 0; lane < lanes; ++lane) {
         line[2 * lane] = even[lane];
         line[2 * lane + 1] = odd[lane];
       }

@@ -24,26 +24,16 @@ inline bf16 bf16_from_float(float f) {
   return static_cast<bf16>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-// IEEE half to float, exact.
+// IEEE half to float, exact, without branches: a subnormal half is its integer times 2^-24.
 inline float half_to_float(uint16_t h) {
-  const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16;
-  uint32_t exponent = (h >> 10) & 0x1fu;
-  uint32_t mantissa = h & 0x3ffu;
-  uint32_t bits;
-  if (exponent == 0x1f) {
-    bits = sign | 0x7f800000u | (mantissa << 13);
-  } else if (exponent != 0) {
-    bits = sign | ((exponent + 112) << 23) | (mantissa << 13);
-  } else if (mantissa == 0) {
-    bits = sign;
-  } else {
-    exponent = 113;
-    while ((mantissa & 0x400u) == 0) {
-      mantissa <<= 1;
-      --exponent;
-    }
-    bits = sign | (exponent << 23) | ((mantissa & 0x3ffu) << 13);
-  }
+  const uint32_t magnitude = h & 0x7fffu;
+  const uint32_t normal = (magnitude << 13) + (112u << 23);
+  const float small = static_cast<float>(static_cast<int32_t>(magnitude)) * 0x1.0p-24F;
+  uint32_t small_bits;
+  std::memcpy(&small_bits, &small, sizeof small_bits);
+  uint32_t bits = magnitude < 0x0400u ? small_bits : normal;
+  bits = magnitude >= 0x7c00u ? (magnitude << 13) | 0x7f800000u : bits;
+  bits |= static_cast<uint32_t>(h & 0x8000u) << 16;
   float f;
   std::memcpy(&f, &bits, sizeof f);
   return f;

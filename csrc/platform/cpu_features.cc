@@ -16,8 +16,11 @@
 #endif
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 namespace polylm {
@@ -31,6 +34,21 @@ bool permit_tiles() {
   constexpr long kRequestPermission = 0x1023;
   constexpr long kTileData = 18;
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
+
+#if defined(__aarch64__)
+bool has_bfdot() {
+#if defined(__linux__)
+  constexpr unsigned long kBf16 = 1ul << 14;  // HWCAP2_BF16
+  return (getauxval(AT_HWCAP2) & kBf16) != 0;
+#elif defined(__APPLE__)
+  int32_t has = 0;
+  size_t size_bytes = sizeof has;
+  return sysctlbyname("hw.optional.arm.FEAT_BF16", &has, &size_bytes, nullptr, 0) == 0 && has == 1;
 #else
   return false;
 #endif
@@ -51,6 +69,10 @@ CpuFeatures detect() {
     constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
     f.amx_bf16 = f.avx512_bf16 && (d & kAmxBf16) != 0 && (d & kAmxTile) != 0 && permit_tiles();
   }
+#endif
+#if defined(__aarch64__)
+  f.neon = true;
+  f.neon_bf16 = has_bfdot();
 #endif
   return f;
 }

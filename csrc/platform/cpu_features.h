@@ -11,6 +11,8 @@ struct CpuFeatures {
   bool avx2 = false;        // with FMA
   bool avx512 = false;      // F, BW, VL and DQ, with FMA
   bool avx512_bf16 = false;  // avx512 and vdpbf16ps
+  bool neon = false;        // 64-bit ARM
+  bool neon_bf16 = false;   // neon and BFDOT
   bool amx_bf16 = false;    // the processor has it and the system let this process use it
 };
 

@@ -361,6 +361,8 @@ TEST(fixtures_bf16_avx2) { with_isa("avx2", both_bf16); }
 TEST(fixtures_bf16_avx512) { with_isa("avx512", both_bf16); }
 TEST(fixtures_bf16_avx512bf16) { with_isa("avx512bf16", both_bf16); }
 TEST(fixtures_bf16_amx) { with_isa("amx", both_bf16); }
+TEST(fixtures_bf16_neon) { with_isa("neon", both_bf16); }
+TEST(fixtures_bf16_neonbf16) { with_isa("neonbf16", both_bf16); }
 #endif
 
 }  // namespace polylm::test

@@ -190,7 +190,10 @@ double relative_error(const A& a, const std::vector<double>& truth) {
   POLYLM_ONE_DEVICE(check, avx512_bf16, false, kAvx512, kBf16)       \
   POLYLM_ONE_DEVICE(check, avx512_fp32, false, kAvx512, kFp32)       \
   POLYLM_ONE_DEVICE(check, avx512bf16, false, kAvx512Bf16, kBf16)    \
-  POLYLM_ONE_DEVICE(check, amx, false, kAmx, kBf16)
+  POLYLM_ONE_DEVICE(check, amx, false, kAmx, kBf16)                  \
+  POLYLM_ONE_DEVICE(check, neon_bf16, false, kNeon, kBf16)           \
+  POLYLM_ONE_DEVICE(check, neon_fp32, false, kNeon, kFp32)           \
+  POLYLM_ONE_DEVICE(check, neonbf16, false, kNeonBf16, kBf16)
 #define POLYLM_FOR_EACH_REF(check)                                   \
   POLYLM_ONE_DEVICE(check, ref_bf16, true, kScalar, kBf16)           \
   POLYLM_ONE_DEVICE(check, ref_fp32, true, kScalar, kFp32)
