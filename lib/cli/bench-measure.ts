@@ -164,6 +164,8 @@ class Bench {
   /** Measures all rows in rounds; gives every look at the machine. */
   async all(rows: readonly BenchRow[], repeats: number, most: number): Promise<Limits[]> {
     await this.#generate(this.#newTokens(shortPrompt), 2)     // first use of buffers and thread pool
+    const prompts = rows.filter(row => row.test === 'prefill').map(row => row.tokens)
+    if (prompts.length > 0) await this.#generate(this.#newTokens(Math.max(...prompts)), 1)
     for (const row of rows) this.measured.push({ row, runs: [], delays: createHistogram(), peakMemory: 0 })
     const looks: Limits[] = []
     let before = await this.#look(looks)
