@@ -247,7 +247,7 @@ class Compare {
       mine.push_back(flops_of(ours, flop, options_.smoke));
       other.push_back(flops_of(theirs, flop, options_.smoke));
       ratios.push_back(mine.back() / other.back());
-      peaks.push_back(polylm::cpu_multiply_peak(options_.threads, isa, 1));
+      peaks.push_back(polylm::cpu_multiply_peak(options_.threads, isa, 1, 1 << 18));
     }
     print(name, theirs.name(), mine, other, ratios, peaks, apart);
     return median(ratios);
