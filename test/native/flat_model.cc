@@ -90,13 +90,15 @@ FlatModel FlatModel::open(const std::string& name) {
     array.dims.resize(take<uint32_t>(bytes, &at));
     for (int64_t& dim : array.dims) dim = take<int64_t>(bytes, &at);
     const auto data_bytes = take<uint64_t>(bytes, &at);
+    void* to = nullptr;
     if (kind == 0) {
       array.numbers.resize(data_bytes / 8);
-      std::memcpy(array.numbers.data(), bytes.data() + at, data_bytes);
+      to = array.numbers.data();
     } else {
       array.bf16.resize(data_bytes / 2);
-      std::memcpy(array.bf16.data(), bytes.data() + at, data_bytes);
+      to = array.bf16.data();
     }
+    if (data_bytes > 0) std::memcpy(to, bytes.data() + at, data_bytes);
     at += data_bytes;
     model.arrays_.emplace(std::move(label), std::move(array));
   }
