@@ -51,6 +51,19 @@ describe('logits', () => {
 })
 
 describe('loglikelihood', () => {
+  test('choices that share a context share its computation', async () => {
+    const context = { tokens: Array.from({ length: 100 }, (_, i) => 5 + i) }
+    const items = [11, 12, 13, 14].map(id => ({ context, continuation: { tokens: [id, 20] } }))
+    const before = demo.stats().counters
+    const together = await demo.loglikelihood(items, { cacheSalt: 'choices' })
+    const { cachedTokens, promptTokens } = demo.stats().counters
+    expect(promptTokens - before.promptTokens).toBe(4 * 102)
+    expect(cachedTokens - before.cachedTokens).toBe(3 * 96)              // whole blocks of 32
+    for (const [i, item] of items.entries()) {
+      expect(await demo.loglikelihood([item], { cacheSalt: `apart ${i}` })).toEqual([together[i]])
+    }
+  })
+
   test('is the sum of the log-softmax of the logits', async () => {
     const context = [5, 17, 300]
     const continuation = [44, 2, 7, 501]
