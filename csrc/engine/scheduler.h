@@ -2,9 +2,9 @@
 // plain data, so that millions of states can be tested without a model. Not here: blocks and tokens
 // (sequence.h), the step itself (runner.h).
 //
-// Order. Requests start and fill their prompts in the order of (due, id), where due is the step of
-// arrival, for batch requests plus kBatchPatience. So nobody is overtaken but a batch request, and
-// only by interactive ones that come within kBatchPatience steps after it.
+// Order. Requests start in the order of (due, id), where due is the step of arrival, for batch
+// requests plus kBatchPatience. So nobody is overtaken but a batch request, and only by interactive
+// ones that come within kBatchPatience steps after it.
 // Progress. Every running hypothesis gets a row in every step. Of the rows for prompts half go to
 // the first unfinished prompt, the other half to the shortest first, interactive before batch: a
 // question waits for the next step, not for a stranger's book. What one half leaves, the other
