@@ -60,7 +60,6 @@ const scoreNames: ReadonlySet<string> = new Set([
 const pairNames: ReadonlySet<string> = new Set(['prefixToken', 'onOverflow', 'cacheSalt', 'signal', 'onProgress'])
 const maxPositions = 64
 const inFlight = 256
-const longContext = 64                        // tokens: a few blocks of the cache; less is not worth a wait
 
 /** model.logits. */
 export async function logits(core: Core, prompt: unknown, options: unknown): Promise<LogitsResult> {
@@ -200,34 +199,15 @@ export async function loglikelihood(
   const onProgress = readFunction<(p: { done: number; total: number }) => void>(bag, 'onProgress')
   signal?.throwIfAborted()
   const list = itemsOf(items)
-  const firsts: Firsts = new Map()
   let done = 0
   return await mapLimited(list, signal, async (item, stop, index) => {
     const pair = await encodePair(core, item, index, given)
-    const native = await afterFirst(firsts, pair, () => submitWhenRoom(() => run(core, {
+    const native = await submitWhenRoom(() => run(core, {
       kind: 1, prompt: [{ ids: pair.ids, control: false }], scoreFrom: pair.scoreFrom, truncateLeft, cacheSalt,
-    }, stop), stop))
+    }, stop), stop)
     onProgress?.({ done: ++done, total: list.length })
     return toPairResult(native, pair)
   })
-}
-
-/** Of each long context that is being computed for the first time, when that is over. */
-type Firsts = Map<string, Promise<unknown>>
-
-// Choices behind one context: the first one computes it, the others begin with what it left in the prefix cache.
-async function afterFirst<T>(firsts: Firsts, { ids, scoreFrom }: Pair, work: () => Promise<T>): Promise<T> {
-  if (scoreFrom < longContext) return await work()
-  const context = ids.subarray(0, scoreFrom).join()
-  const first = firsts.get(context)
-  if (first !== undefined) {
-    await first
-    return await work()
-  }
-  const own = work()
-  const over = (): void => { firsts.delete(context) }
-  firsts.set(context, own.then(over, over))
-  return await own
 }
 
 function itemsOf(items: unknown): unknown[] {

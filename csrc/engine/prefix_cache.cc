@@ -73,14 +73,16 @@ int32_t PrefixCache::find(const Key& key) {
 }
 
 int64_t PrefixCache::adopt(const std::string& salt, int64_t most, Sequence* sequence) {
-  POLYLM_CHECK(sequence->blocks().empty());
-  int64_t index = 0;
+  const auto begin = static_cast<int64_t>(sequence->blocks().size());
+  POLYLM_CHECK_EQ(begin * block_tokens_, sequence->computed());
+  int64_t index = begin;
   while ((index + 1) * block_tokens_ <= std::min(most, sequence->size())) {
     const int32_t block = find(key_of(salt, *sequence, index));
     if (block < 0) break;
     sequence->adopt(block);
     ++index;
   }
+  if (index == begin) return index;
   for (int64_t i = index; i > 0; --i) touch(sequence->blocks()[static_cast<size_t>(i - 1)]);
   return index;
 }

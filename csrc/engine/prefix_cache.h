@@ -23,8 +23,8 @@ class PrefixCache final : public BlockReclaimer {
   PrefixCache(BlockPool* pool, int64_t block_tokens, uint64_t hash_mask = ~uint64_t{0},
               bool roles_matter = true);
 
-  // Gives an empty sequence the longest kept beginning of its tokens, at most `most` of them.
-  // Returns the number of blocks.
+  // Gives a sequence of whole kept blocks, or of none yet, the longest kept continuation of its
+  // tokens, up to position `most`. Returns the number of blocks that it has then.
   int64_t adopt(const std::string& salt, int64_t most, Sequence* sequence);
   // Keeps the computed full blocks that are not kept yet, from block `from` on. Where the same
   // block is kept already, the sequence takes that one and gives up its own. Returns how many

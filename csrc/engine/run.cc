@@ -54,6 +54,31 @@ int64_t Run::first_needed_row() const {
   return 0;
 }
 
+void Run::catch_up(PrefixCache* cache, int64_t block_tokens) {
+  Sequence& sequence = (*set_)[0];
+  if (sequence.computed() != kept_blocks_ * block_tokens) return;
+  const int64_t blocks = cache->adopt(work_.request.cache_salt, first_needed_row(), &sequence);
+  result_->usage.cached_tokens += (blocks - kept_blocks_) * block_tokens;
+  kept_blocks_ = blocks;
+}
+
+bool Run::follows(const Run& other, int64_t block_tokens) const {
+  const int64_t begin = kept_blocks_ * block_tokens;
+  const int64_t end = begin + block_tokens;
+  const Sequence& leader = other.set()[0];
+  if (set()[0].computed() != begin || end > first_needed_row()) return false;
+  if (end > other.work_.prompt_rows || leader.computed() >= end) return false;
+  if (work_.request.cache_salt != other.work_.request.cache_salt) return false;
+  // Equal beginnings that are kept are the same blocks.
+  const auto last = static_cast<size_t>(kept_blocks_) - 1;
+  if (kept_blocks_ > 0 && (other.kept_blocks_ < kept_blocks_ ||
+                           leader.blocks()[last] != set()[0].blocks()[last])) {
+    return false;
+  }
+  return std::equal(work_.ids.begin() + begin, work_.ids.begin() + end,
+                    other.work_.ids.begin() + begin);
+}
+
 void Run::keep_prefix(PrefixCache* cache) {
   kept_blocks_ = cache->keep(work_.request.cache_salt, kept_blocks_, &(*set_)[0]);
 }

@@ -28,6 +28,11 @@ class Run {
   // With a cache, the prompt begins with what is there.
   void start(BlockPool* pool, PrefixCache* cache, int64_t block_tokens, int64_t vocab,
              const std::shared_ptr<const Tokenizer>& tokenizer, Clock::time_point now);
+  // Takes what others computed of its prompt since. Nothing while a block is half full.
+  void catch_up(PrefixCache* cache, int64_t block_tokens);
+  // Whether the next block of its prompt is one that `other` is computing and will leave in the
+  // cache. `other` is filling its prompt, too.
+  bool follows(const Run& other, int64_t block_tokens) const;
   // Some of the prompt was computed; its full blocks can serve others.
   void keep_prefix(PrefixCache* cache);
   // The request ends; the full blocks of its answer too. With several hypotheses: nothing.

@@ -249,11 +249,24 @@ bool Runner::step(const std::atomic<bool>& stop) {
   return true;
 }
 
+// Whether an earlier prompt is about to leave the next block of this one in the cache.
+bool Runner::held(const Run& run) const {
+  for (const auto& other : running_) {
+    if (other.get() == &run) return false;
+    if (!other->decoding() && run.follows(*other, block_tokens_)) return true;
+  }
+  return false;
+}
+
 void Runner::fill_batch() {
   views_.clear();
   for (const auto& run : running_) {
+    if (cache_ && !run->decoding()) run->catch_up(&*cache_, block_tokens_);
     views_.push_back(run->view());
-    if (!run->decoding()) continue;
+    if (!run->decoding()) {
+      views_.back().held = cache_.has_value() && held(*run);
+      continue;
+    }
     run->decoder().draft(kMostDraft, &drafts_);
     views_.back().draft_rows = static_cast<int64_t>(drafts_.size());
   }

@@ -70,6 +70,7 @@ class Runner {
   void end_cancelled(Run* run, Clock::time_point now);
   void sweep();
 
+  bool held(const Run& run) const;
   void fill_batch();
   void add_decode(Run* run, int64_t rows);
   void add_chunk(Run* run, int64_t rows);

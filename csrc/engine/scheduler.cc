@@ -47,7 +47,7 @@ void plan_prompts(const std::vector<RunView>& runs, const PlanLimits& limits, Le
                   BatchPlan* out) {
   std::vector<PlanItem>& items = out->prefill;
   for (size_t i = 0; i < runs.size(); ++i) {
-    if (runs[i].decode_rows == 0) items.push_back({static_cast<int64_t>(i), 0});
+    if (runs[i].decode_rows == 0 && !runs[i].held) items.push_back({static_cast<int64_t>(i), 0});
   }
   if (items.empty()) return;
   const auto run_of = [&](const PlanItem& item) -> const RunView& {

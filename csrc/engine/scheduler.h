@@ -13,6 +13,8 @@
 // those). Hence the bound, tested: a request ends
 // at most  sum of (ceil(prompt rows / min_prefill_rows) + kept rows + max_tokens + 1)  steps after
 // its arrival, the sum over itself, the requests before it in order and those already running.
+// A prompt that begins as an earlier unfinished one is held until that has computed what they
+// share; the first unfinished one never is, so the bound stands.
 // Drafts. Guessed tokens get rows that no request needs: all hypotheses and all that wait for their
 // first row leave them room within full_rows, which is as many as there may be sequences.
 // Memory. A request starts only when the blocks of its worst case are free, so nothing ever runs
@@ -58,6 +60,7 @@ struct RunView {
   int64_t draft_rows = 0;   // guessed tokens that it would like to try in the same step
   bool generate = false;    // the last prompt row is sampled
   bool batch = false;       // one of many that nobody waits for one by one
+  bool held = false;        // waits for an earlier prompt with the same beginning to compute it
   int64_t computed = 0;     // prompt rows that are done
   int64_t prompt_rows = 0;  // prompt rows in all
   int64_t score_from = 0;   // rows from here on are scored; prompt_rows: none

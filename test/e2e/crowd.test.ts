@@ -1,7 +1,7 @@
 // crowd.test.ts: a thousand callers at once, of every kind, each of which must get bit for bit what it gets alone;
 // then the same while others abort, fork and dispose at random moments. Larger: POLYLM_CROWD=10000, POLYLM_CROWD_TOKENS=60;
 // other cases: POLYLM_SEED.
-import type { GenerateOptions, Model, Session } from '../../lib/index.js'
+import type { GenerateOptions, GenerateResult, Model, Prompt, Session } from '../../lib/index.js'
 import { essence, make, randomAsk, randomFrom, type Ask } from './crowd.js'
 import { idle, loadDemo, sleep } from './models.js'
 
@@ -44,6 +44,20 @@ async function talk(model: Model, ask: Ask): Promise<string[]> {
   await Promise.all([chat.dispose(), other.dispose()])
   return answers.sort()
 }
+
+test('calls that begin alike and come together pay for the beginning once', async () => {
+  const shared = Array.from({ length: 100 }, (_, i) => 5 + i)
+  const prompts = Array.from({ length: 8 }, (_, i) => ({ tokens: [...shared, 200 + i, 300] }))
+  const ask = (model: Model, prompt: Prompt, cacheSalt: string): Promise<GenerateResult> =>
+    model.generate(prompt, { maxTokens: 5, cacheSalt })
+  const before = crowd.stats().counters
+  const together = await Promise.all(prompts.map(prompt => ask(crowd, prompt, 'alike')))
+  expect(crowd.stats().counters.cachedTokens - before.cachedTokens).toBe(7 * 96)        // whole blocks of 32
+  expect(together.map(({ usage }) => usage.cachedTokens).sort((a, b) => a - b)).toEqual([0, ...Array(7).fill(96)])
+  const strangers = await Promise.all(prompts.map((prompt, i) => ask(crowd, prompt, `tenant ${i}`)))
+  expect(strangers.map(({ usage }) => usage.cachedTokens)).toEqual(Array(8).fill(0))
+  expect(strangers.map(essence)).toEqual(together.map(essence))
+})
 
 test('aborts, forks and disposals at random moments change nobody else\'s result', async () => {
   const random = randomFrom(seed + 1)
