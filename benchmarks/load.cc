@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "backends.h"
+#include "measure.h"
 #include "model/model.h"
 #include "model/weights.h"
 #include "platform/bf16.h"
@@ -28,21 +29,15 @@ namespace {
 using polylm::ModelConfig;
 using polylm::TensorInfo;
 using polylm::TensorType;
+using polylm_bench::median;
+using polylm_bench::seconds_of;
 
 struct Options {
   bool smoke = false;
+  bool json = false;
   int64_t threads = 0;
   int64_t repeats = 5;
 };
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
-}
 
 ModelConfig shape(bool smoke) {
   ModelConfig c;
@@ -146,21 +141,22 @@ class Checkpoint {
 // GB/s of reading the whole file into memory nobody has touched, 4 MiB at a time.
 double read_speed(const Checkpoint& checkpoint, int64_t threads) {
   const polylm::File file(checkpoint.file());
-  const auto start = std::chrono::steady_clock::now();
-  const polylm::Buffer memory(checkpoint.size_bytes(), "reading a file");
-  std::atomic<int64_t> next{0};
-  const auto work = [&] {
-    constexpr int64_t kChunk = 4 << 20;
-    for (int64_t at = kChunk * next++; at < checkpoint.size_bytes(); at = kChunk * next++) {
-      const int64_t bytes = std::min(kChunk, checkpoint.size_bytes() - at);
-      file.read(at, static_cast<size_t>(bytes), memory.as<char>() + at);
-    }
-  };
-  std::vector<std::thread> others;
-  for (int64_t t = 1; t < threads; ++t) others.emplace_back(work);
-  work();
-  for (std::thread& t : others) t.join();
-  return static_cast<double>(checkpoint.size_bytes()) / seconds_since(start) / 1e9;
+  const double seconds = seconds_of([&] {
+    const polylm::Buffer memory(checkpoint.size_bytes(), "reading a file");
+    std::atomic<int64_t> next{0};
+    const auto work = [&] {
+      constexpr int64_t kChunk = 4 << 20;
+      for (int64_t at = kChunk * next++; at < checkpoint.size_bytes(); at = kChunk * next++) {
+        const int64_t bytes = std::min(kChunk, checkpoint.size_bytes() - at);
+        file.read(at, static_cast<size_t>(bytes), memory.as<char>() + at);
+      }
+    };
+    std::vector<std::thread> others;
+    for (int64_t t = 1; t < threads; ++t) others.emplace_back(work);
+    work();
+    for (std::thread& t : others) t.join();
+  });
+  return static_cast<double>(checkpoint.size_bytes()) / seconds / 1e9;
 }
 
 double load_speed(const Checkpoint& checkpoint, const ModelConfig& config, int64_t threads) {
@@ -171,9 +167,10 @@ double load_speed(const Checkpoint& checkpoint, const ModelConfig& config, int64
   polylm::LoadControl control;
   control.threads = threads;
   const auto source = polylm::make_file_source(checkpoint.table(), control);
-  const auto start = std::chrono::steady_clock::now();
-  const auto model = polylm::make_model(config, std::move(ops), *source);
-  return static_cast<double>(checkpoint.size_bytes()) / seconds_since(start) / 1e9;
+  std::unique_ptr<polylm::Model> model;
+  const double seconds =
+      seconds_of([&] { model = polylm::make_model(config, std::move(ops), *source); });
+  return static_cast<double>(checkpoint.size_bytes()) / seconds / 1e9;
 }
 
 void measure(const char* name, TensorType type, bool checksums, const Options& o) {
@@ -192,9 +189,11 @@ void measure(const char* name, TensorType type, bool checksums, const Options& o
     ratios.push_back(loads.back() / reads.back());
     before = after;
   }
-  std::printf("{\"name\":\"load %s\",\"unit\":\"GB/s\",\"threads\":%lld,\"bytes\":%lld,"
-              "\"value\":%.3f,\"probe\":%.3f,\"ratio\":%.3f}\n",
-              name, static_cast<long long>(threads),
+  const char* format =
+      o.json ? "{\"name\":\"load %s\",\"unit\":\"GB/s\",\"threads\":%lld,\"bytes\":%lld,"
+               "\"value\":%.3f,\"probe\":%.3f,\"ratio\":%.3f}\n"
+             : "load %-16s %lld threads  %lld bytes  %.2f GB/s  read %.2f GB/s  ratio %.2f\n";
+  std::printf(format, name, static_cast<long long>(threads),
               static_cast<long long>(checkpoint.size_bytes()), median(loads), median(reads),
               median(ratios));
   std::fflush(stdout);
@@ -208,12 +207,14 @@ int main(int count, char** arguments) {
     const std::string a = arguments[i];
     if (a == "--smoke") {
       o.smoke = true;
+    } else if (a == "--json") {
+      o.json = true;
     } else if (a == "--threads" && i + 1 < count) {
       o.threads = std::max(1LL, std::strtoll(arguments[++i], nullptr, 10));
     } else if (a == "--repeats" && i + 1 < count) {
       o.repeats = std::max(1LL, std::strtoll(arguments[++i], nullptr, 10));
     } else {
-      std::fprintf(stderr, "usage: polylm_load_bench [--smoke] [--threads N] [--repeats N]\n");
+      std::fprintf(stderr, "usage: polylm_load_bench [--smoke] [--json] [--threads N] [--repeats N]\n");
       return 2;
     }
   }

@@ -118,11 +118,14 @@ interface ReadWeights {
 
 async function readWeights(source: Source, checked: CheckedLoad, stop: Stop): Promise<ReadWeights> {
   stop.signal.throwIfAborted()
+  const { config } = source
+  const sizes = modelSizes(config, checked.precision === 'fp32' ? 4 : 2, checked, config.contextSize)
   const load: NativeLoad = {
-    config: toNativeConfig(source.config),
+    config: toNativeConfig(config),
     device: checked.device,
     precision: checked.precision,
     threads: checked.threads,
+    neededBytes: sizes.weights,
     ...source.weights,
   }
   let read = 0

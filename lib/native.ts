@@ -156,6 +156,8 @@ export interface NativeLoad {
   readonly device: string
   readonly precision: 'bf16' | 'fp32'
   readonly threads: number
+  /** What the weights take where they are not stored narrower than computed: for the choice of a device. */
+  readonly neededBytes: number
   readonly table?: NativeTable
   /** Instead of a table: weights from a random generator, for benchmarks. */
   readonly random?: { readonly seed: number; readonly stddev: number }

@@ -94,7 +94,7 @@ if (built && only !== 'js') {
   const program = nativeTests()
   if (program === undefined) fail('native tests (program not found)')
   else count('native', 'native tests', await run('native tests', program, args.slice(0, 1), { POLYLM_FLAT: flatFixtures() }))
-  for (const bench of args.length === 0 ? ['polylm_bench', 'polylm_limits'] : []) {
+  for (const bench of args.length === 0 ? ['polylm_bench', 'polylm_limits', 'polylm_load_bench'] : []) {
     const file = nativeTests(bench)
     if (file === undefined || (await run(`${bench} --smoke`, file, ['--smoke', '--json'])).status !== 0) fail(bench)
   }

@@ -6,7 +6,9 @@ import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { createRandomModel, probeBandwidth } from '../../lib/bench-support.js'
+import { bytesPerStep } from '../../lib/cli/bench-plan.js'
 import { shapes, type Shape } from '../../lib/cli/bench-shapes.js'
+import { median } from '../../lib/cli/bench-stats.js'
 import { demoModel, Model, type GenerateOptions, type GenerateResult } from '../../lib/index.js'
 
 const { values: flags } = parseArgs({ options: {
@@ -19,12 +21,6 @@ const shape = shapes[smoke ? 'tiny' : flags.shape] as Shape
 const long = smoke ? 300 : 2000                  // tokens of a long prompt
 const report: Record<string, unknown> = {}
 
-/** Weights that a step reads at least: every matrix of every layer and the output layer. */
-function bytesPerStep({ layers, hiddenSize: c, innerSize: f, vocabSize }: Shape, dtype: string): number {
-  return (dtype === 'fp32' ? 4 : 2) * (layers * (4 * c * c + 2 * c * f) + vocabSize * c)
-}
-
-const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN
 const round = (value: number, digits = 1): number => Number(value.toFixed(digits))
 const print = (text: string): void => { process.stdout.write(`${text}\n`) }
 

@@ -144,6 +144,7 @@ LoadPlan read_plan(const Napi::Object& object) {
   plan.backend.precision =
       read_string(object, "precision") == "fp32" ? Precision::kFp32 : Precision::kBf16;
   plan.backend.threads = read_int(object, "threads");
+  plan.backend.needed_bytes = read_int(object, "neededBytes");
   const Napi::Value random = object.Get("random");
   plan.random = random.IsObject();
   if (plan.random) {
@@ -155,17 +156,8 @@ LoadPlan read_plan(const Napi::Object& object) {
   return plan;
 }
 
-// Of the matrices, in the format that they have on a device.
-int64_t matrix_bytes(const ModelConfig& c, Precision precision) {
-  const int64_t layer = c.hidden_size * (4 * c.hidden_size + 2 * c.inner_size);
-  const int64_t tables = c.vocab_size * (c.tie_word_embeddings ? 1 : 2) + c.context_size;
-  const int64_t numbers = c.layers * layer + tables * c.hidden_size;
-  return numbers * (precision == Precision::kFp32 ? 4 : 2);
-}
-
 Loaded run_plan(LoadPlan& plan, LoadControl control) {
   Loaded loaded;
-  plan.backend.needed_bytes = matrix_bytes(plan.config, plan.backend.precision);
   std::unique_ptr<Ops> ops = make_ops(plan.backend);
   loaded.device = ops->info();
   if (plan.backend.threads > 0) control.threads = plan.backend.threads;
