@@ -55,7 +55,8 @@ class Product {
     if (rows <= kFewRows) {
       cut_.tiles = std::min(cut_.tiles, kFewTiles);
       cut_.k_tiles = w.k_tiles;
-      const int64_t run = std::clamp<int64_t>(kRunBytes / w.column_bytes, 1, kFewTiles);
+      const int64_t least = rows > 1 ? kFewTiles : 1;  // columns share what they read of x
+      const int64_t run = std::clamp<int64_t>(kRunBytes / w.column_bytes, least, kFewTiles);
       unit_ = workers_ == 1 ? w.n_tiles : run;
       blocks_ = ceil_div(w.n_tiles, unit_);
       return;
