@@ -37,6 +37,7 @@ struct Options {
   bool json = false;
   int64_t threads = 0;
   int64_t repeats = 5;
+  std::string only;  // measure lines whose name contains this
 };
 
 ModelConfig shape(bool smoke) {
@@ -174,6 +175,7 @@ double load_speed(const Checkpoint& checkpoint, const ModelConfig& config, int64
 }
 
 void measure(const char* name, TensorType type, bool checksums, const Options& o) {
+  if (std::string(name).find(o.only) == std::string::npos) return;
   const ModelConfig config = shape(o.smoke);
   const int64_t threads = o.threads > 0 ? o.threads : polylm::usable_cores();
   const auto path = std::filesystem::temp_directory_path() /
@@ -213,8 +215,11 @@ int main(int count, char** arguments) {
       o.threads = std::max(1LL, std::strtoll(arguments[++i], nullptr, 10));
     } else if (a == "--repeats" && i + 1 < count) {
       o.repeats = std::max(1LL, std::strtoll(arguments[++i], nullptr, 10));
+    } else if (a == "--only" && i + 1 < count) {
+      o.only = arguments[++i];
     } else {
-      std::fprintf(stderr, "usage: polylm_load_bench [--smoke] [--json] [--threads N] [--repeats N]\n");
+      std::fprintf(stderr, "usage: polylm_load_bench [--smoke] [--json] [--threads N] [--repeats N] "
+                           "[--only TEXT]\n");
       return 2;
     }
   }

@@ -94,8 +94,23 @@ DeviceMemory CpuOps::memory() const {
 
 // --------------------------------------------------------------------------------- load time
 
+// The first touch of fresh pages, by the workers that will read them. Left to packing, every
+// thread would come to every huge page at the same time, and all but one clear it in vain.
+void CpuOps::touch(const Buffer& fresh) const {
+  constexpr int64_t kPageBytes = 4096;
+  constexpr int64_t kShareBytes = 2 << 20;
+  const int64_t shares = ceil_div(fresh.size_bytes(), kShareBytes);
+  context_.for_each(shares, 1, fresh.size_bytes(), [&](Range some, int64_t) {
+    const int64_t end = std::min(some.end * kShareBytes, fresh.size_bytes());
+    for (int64_t at = some.begin * kShareBytes; at < end; at += kPageBytes) {
+      *(fresh.as<volatile char>() + at) = 0;
+    }
+  });
+}
+
 Weight CpuOps::do_make_weight(int64_t n, int64_t k, WeightFormat format) {
   PackedMatrix made = make_packed(n, k, format);
+  touch(made.buffer);
   if (format == WeightFormat::kFp32 && context_.kind == InputKind::kBf16 && !widens_) {
     widens_ = true;
     reserve_late();

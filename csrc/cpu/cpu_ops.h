@@ -40,6 +40,7 @@ class CpuOps final : public Ops {
   DeviceMemory memory() const override;
 
  private:
+  void touch(const Buffer& fresh) const;
   struct Activation {
     ActKind kind = ActKind::kInput;
     int64_t stride = 0;  // elements between rows

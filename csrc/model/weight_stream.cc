@@ -30,7 +30,7 @@ uint32_t mix32(uint32_t x) {
   x = (x ^ (x >> 15)) * 0x846ca68bu;
   return x ^ (x >> 16);
 }
-// Two odd numbers of 16 bits for each n and each k: see hash_piece.
+// Two odd numbers of 16 bits for each n and each k: see Hash.
 struct Key {
   int16_t a = 0;
   int16_t b = 0;
@@ -86,18 +86,24 @@ struct Staging {
   const bf16* values = nullptr;  // of the piece: narrow, or raw where that is bf16 already
 };
 
-// Calls f(line, element, float) over lines [0, count) for one type, chosen once.
-template <class F>
-void for_each_element(const Lines& lines, int64_t count, const Placement& p,
-                      const unsigned char* raw, F f) {
+// out[line, element] = convert(float) over lines [0, count) for one type, chosen once.
+template <class Out, class Convert>
+void convert_lines(const Lines& lines, int64_t count, const Placement& p, const unsigned char* raw,
+                   Out* out, Convert convert) {
   const auto run = [&](auto sample, auto to_float) {
-    for (int64_t i = 0; i < count; ++i) {
-      const unsigned char* line = raw + i * lines.line_stride * p.element_bytes;
-      const int64_t step = lines.element_stride * p.element_bytes;
+    const auto line_of = [&](const unsigned char* line, int64_t step) {
       for (int64_t j = 0; j < lines.length; ++j) {
         auto bits = sample;
         std::memcpy(&bits, line + j * step, sizeof bits);
-        f(i * lines.length + j, to_float(bits));
+        out[j] = convert(to_float(bits));
+      }
+    };
+    for (int64_t i = 0; i < count; ++i, out += lines.length) {
+      const unsigned char* line = raw + i * lines.line_stride * p.element_bytes;
+      if (lines.element_stride == 1) {
+        line_of(line, sizeof sample);  // a step that the compiler knows: it takes vectors
+      } else {
+        line_of(line, lines.element_stride * p.element_bytes);
       }
     }
   };
@@ -111,8 +117,7 @@ void for_each_element(const Lines& lines, int64_t count, const Placement& p,
 // Gathers lines [0, count) from raw into dense rows of `length` numbers.
 void to_float(const Lines& lines, int64_t count, const Placement& p, Staging* s) {
   s->wide.resize(static_cast<size_t>(count * lines.length));
-  float* out = s->wide.data();
-  for_each_element(lines, count, p, s->raw.data(), [out](int64_t at, float x) { out[at] = x; });
+  convert_lines(lines, count, p, s->raw.data(), s->wide.data(), [](float x) { return x; });
 }
 
 void to_bf16(const Lines& lines, int64_t count, const Placement& p, Staging* s) {
@@ -123,22 +128,15 @@ void to_bf16(const Lines& lines, int64_t count, const Placement& p, Staging* s) 
   }
   s->narrow.resize(static_cast<size_t>(count * lines.length));
   s->values = s->narrow.data();
-  bf16* out = s->narrow.data();
-  for_each_element(lines, count, p, s->raw.data(),
-                   [out](int64_t at, float x) { out[at] = bf16_from_float(x); });
+  convert_lines(lines, count, p, s->raw.data(), s->narrow.data(),
+                [](float x) { return bf16_from_float(x); });
 }
 
-void check_finite(const bf16* values, int64_t count, int64_t lines_before, const Lines& lines,
-                  const Placement& p) {
-  uint16_t highest = 0;  // exponent: comparing 16 bits is what vectors do best
-  for (int64_t i = 0; i < count; ++i) {
-    const auto exponent = static_cast<uint16_t>(values[i] & 0x7f80u);
-    highest = exponent > highest ? exponent : highest;
-  }
-  if (highest != 0x7f80u) return;
+[[noreturn]] void fail_nonfinite(const bf16* values, int64_t line0, const Lines& lines,
+                                 const Placement& p) {
   int64_t bad = 0;
   while ((values[bad] & 0x7f80u) != 0x7f80u) ++bad;
-  const int64_t line = lines_before + bad / lines.length;
+  const int64_t line = line0 + bad / lines.length;
   const int64_t element = bad % lines.length;
   fail(Code::kWeightsNonfinite,
        "tensor " + quoted(p.tensor->name) + " has a value at [" +
@@ -160,22 +158,38 @@ struct Hash {
   uint64_t whole() const { return static_cast<uint64_t>(a) << 32 | b; }
 };
 
-uint32_t dot16(const int16_t* keys, const bf16* values, int64_t count) {
-  uint32_t sum = 0;
+// What one look at a line tells.
+struct LineScan {
+  uint32_t a = 0;        // sums of key times value
+  uint32_t b = 0;
+  uint16_t highest = 0;  // exponent, as it lies in the number: what vectors compare best
+};
+
+LineScan scan_line(const bf16* values, const ElementKeys& keys, int64_t count) {
+  const int16_t* key_a = keys.a.data();
+  const int16_t* key_b = keys.b.data();
+  LineScan s;
   for (int64_t j = 0; j < count; ++j) {
-    sum += static_cast<uint32_t>(keys[j] * static_cast<int16_t>(values[j]));
+    const auto value = static_cast<int16_t>(values[j]);
+    const auto exponent = static_cast<uint16_t>(values[j] & 0x7f80u);
+    s.highest = exponent > s.highest ? exponent : s.highest;
+    s.a += static_cast<uint32_t>(key_a[j] * value);
+    s.b += static_cast<uint32_t>(key_b[j] * value);
   }
-  return sum;
+  return s;
 }
 
-Hash hash_piece(const bf16* values, int64_t line0, int64_t count, const Lines& lines,
-                const ElementKeys& keys) {
+// The hash of a piece whose numbers are all finite; WEIGHTS_NONFINITE otherwise.
+Hash scan_piece(const bf16* values, int64_t line0, int64_t count, const Lines& lines,
+                const ElementKeys& keys, const Placement& p) {
   Hash sum;
   for (int64_t i = 0; i < count; ++i) {
     const bf16* row = values + i * lines.length;
+    const LineScan scan = scan_line(row, keys, lines.length);
+    if (scan.highest == 0x7f80u) fail_nonfinite(row, line0 + i, lines, p);
     const Key line = lines.along_n ? key_n(line0 + i) : key_k(line0 + i);
-    sum.a += dot16(keys.a.data(), row, lines.length) * static_cast<uint32_t>(line.a);
-    sum.b += dot16(keys.b.data(), row, lines.length) * static_cast<uint32_t>(line.b);
+    sum.a += scan.a * static_cast<uint32_t>(line.a);
+    sum.b += scan.b * static_cast<uint32_t>(line.b);
   }
   return sum;
 }
@@ -298,8 +312,7 @@ void WeightStream::read(std::vector<StreamItem>& items, Ops& ops) {
       read_piece(p, lines, line0, count, s);
       if (item.has_crc) task.crc = crc32_update(task.crc, s->raw.data(), s->raw.size());
       to_bf16(lines, count, p, s);
-      check_finite(s->values, count * lines.length, line0, lines, p);
-      task.hash.add(hash_piece(s->values, line0, count, lines, keys[task.item]));
+      task.hash.add(scan_piece(s->values, line0, count, lines, keys[task.item], p));
       const bool wide = item.parameter->k == 0 || item.parameter->format == WeightFormat::kFp32;
       if (wide) to_float(lines, count, p, s);
       deliver(lines, line0, count, item.parameter, ops, *s);

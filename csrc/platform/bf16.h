@@ -24,16 +24,18 @@ inline bf16 bf16_from_float(float f) {
   return static_cast<bf16>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-// IEEE half to float, exact, without branches: a subnormal half is its integer times 2^-24.
+// IEEE half to float, exact: a subnormal half is its integer times 2^-24. Chosen by masks, because
+// compilers make no vectors of a choice between floating operations, which may trap.
 inline float half_to_float(uint16_t h) {
   const uint32_t magnitude = h & 0x7fffu;
-  const uint32_t normal = (magnitude << 13) + (112u << 23);
   const float small = static_cast<float>(static_cast<int32_t>(magnitude)) * 0x1.0p-24F;
   uint32_t small_bits;
   std::memcpy(&small_bits, &small, sizeof small_bits);
-  uint32_t bits = magnitude < 0x0400u ? small_bits : normal;
-  bits = magnitude >= 0x7c00u ? (magnitude << 13) | 0x7f800000u : bits;
-  bits |= static_cast<uint32_t>(h & 0x8000u) << 16;
+  const uint32_t is_small = 0u - static_cast<uint32_t>(magnitude < 0x0400u);
+  const uint32_t special = magnitude >= 0x7c00u ? 112u << 23 : 0u;  // NaN and infinity stay so
+  const uint32_t normal = (magnitude << 13) + (112u << 23) + special;
+  const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16;
+  const uint32_t bits = (small_bits & is_small) | (normal & ~is_small) | sign;
   float f;
   std::memcpy(&f, &bits, sizeof f);
   return f;

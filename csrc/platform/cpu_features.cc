@@ -65,6 +65,7 @@ CpuFeatures detect() {
              __builtin_cpu_supports("avx512dq") != 0;
   f.avx512_bf16 = f.avx512 && __builtin_cpu_supports("avx512bf16") != 0;
   unsigned a = 0, b = 0, c = 0, d = 0;
+  f.clmul = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_PCLMUL) != 0;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) != 0) {
     constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
     f.amx_bf16 = f.avx512_bf16 && (d & kAmxBf16) != 0 && (d & kAmxTile) != 0 && permit_tiles();

@@ -8,6 +8,7 @@
 namespace polylm {
 
 struct CpuFeatures {
+  bool clmul = false;       // PCLMULQDQ
   bool avx2 = false;        // with FMA
   bool avx512 = false;      // F, BW, VL and DQ, with FMA
   bool avx512_bf16 = false;  // avx512 and vdpbf16ps

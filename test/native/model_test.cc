@@ -163,6 +163,18 @@ TEST(crc32_known_values_and_combination) {
     const uint32_t b = crc32_update(0, text.data() + cut, text.size() - cut);
     EXPECT_EQ(crc32_combine(a, b, static_cast<int64_t>(text.size() - cut)), whole);
   }
+  // Long runs take another way than bytes one by one.
+  std::string bytes;
+  for (uint32_t i = 0; i < 1000; ++i) bytes += static_cast<char>(i * i * 2654435761u >> 24);
+  for (const size_t begin : {0, 1, 7}) {
+    uint32_t one_by_one = 0;
+    for (size_t end = begin + 1; end <= bytes.size(); ++end) {
+      one_by_one = crc32_update(one_by_one, &bytes[end - 1], 1);
+      EXPECT_EQ(crc32_update(0, &bytes[begin], end - begin), one_by_one);
+      EXPECT_EQ(crc32_update(~one_by_one, &bytes[begin], end - begin),
+                crc32_combine(~one_by_one, one_by_one, static_cast<int64_t>(end - begin)));
+    }
+  }
 }
 
 }  // namespace polylm::test
