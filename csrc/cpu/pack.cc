@@ -4,10 +4,6 @@
 #include <algorithm>
 #include <cstring>
 
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
-
 #include "platform/bf16.h"
 #include "platform/checked.h"
 
@@ -40,12 +36,17 @@ inline Pairs load_pairs(const uint16_t* from) {
 // To memory past the caches, which is worth it for whole lines: nothing reads the weights soon, and
 // a line that is only written need not be read first.
 inline void stream_pairs(uint16_t* to, Pairs p) {
-#if defined(__SSE2__)
-  __m128i bits;
-  std::memcpy(&bits, &p, sizeof bits);
-  _mm_stream_si128(reinterpret_cast<__m128i*>(to), bits);
+#if defined(__x86_64__)
+  asm volatile("movntdq %1, %0" : "=m"(*reinterpret_cast<Pairs*>(to)) : "x"(p));
 #else
   std::memcpy(to, &p, sizeof p);
+#endif
+}
+
+// What was streamed is seen before anything that this thread does next.
+inline void finish_streams() {
+#if defined(__x86_64__)
+  asm volatile("sfence" ::: "memory");
 #endif
 }
 
@@ -157,9 +158,7 @@ void pack_piece(const WeightPiece& piece, PackedMatrix* m) {
       }
     }
   }
-#if defined(__SSE2__)
-  _mm_sfence();  // what went past the caches is seen before anything that this thread does next
-#endif
+  finish_streams();
 }
 
 void unpack_row(const PackedMatrix& m, int64_t n, float* out) {

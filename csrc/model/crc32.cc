@@ -1,16 +1,12 @@
-// crc32.cc: CRC-32 by tables, eight bytes at a time (slicing-by-8, Kounavis and Berry 2005), or 64 at
-// a time by carry-less multiplication where the processor has it (Gopal et al., Intel 2009); and how
-// two are combined, by multiplication with x^(8n) modulo the polynomial: pieces can be summed in
-// parallel. Trap: numbers are reflected, so bit 31 of a remainder is x^0.
+// crc32.cc: CRC-32 by tables, eight bytes at a time (slicing-by-8, Kounavis and Berry 2005), or 64
+// bytes at a time by carry-less multiplication where the processor has it (Gopal et al., 2009); and
+// how two are combined, by multiplication with x^(8n) modulo the polynomial: pieces can be summed
+// in parallel. Trap: numbers are reflected, so bit 31 of a remainder is x^0.
 #include <array>
 #include <cstring>
 
 #include "model/weights.h"
 #include "platform/cpu_features.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 namespace polylm {
 namespace {
@@ -48,51 +44,58 @@ constexpr uint32_t multiply(uint32_t a, uint32_t b) {
 #if defined(__x86_64__)
 // x^n modulo the polynomial, as a factor of a carry-less product: those of reflected numbers come
 // out one bit too low.
-constexpr int64_t factor(int64_t n) {
+constexpr uint64_t factor(int64_t n) {
   uint32_t power = 0x40000000u;  // x
   uint32_t f = 0x80000000u;      // 1
   for (; n > 0; n >>= 1) {
     if ((n & 1) != 0) f = multiply(f, power);
     power = multiply(power, power);
   }
-  return static_cast<int64_t>(static_cast<uint64_t>(f) << 1);
+  return static_cast<uint64_t>(f) << 1;
 }
 
-// x times x^bits, plus next; `by` holds the factors of the two halves of x.
-__attribute__((target("pclmul"))) inline __m128i fold(__m128i x, __m128i by, __m128i next) {
-  const __m128i low = _mm_clmulepi64_si128(x, by, 0x00);
-  const __m128i high = _mm_clmulepi64_si128(x, by, 0x11);
-  return _mm_xor_si128(next, _mm_xor_si128(low, high));
+using Halves = uint64_t __attribute__((vector_size(16)));
+
+// Products of the low halves, or of the high halves. Assembly, so that only a processor that was
+// asked for it ever meets the instruction.
+inline Halves multiply_low(Halves x, Halves by) {
+  asm("pclmulqdq $0x00, %1, %0" : "+x"(x) : "x"(by));
+  return x;
+}
+inline Halves multiply_high(Halves x, Halves by) {
+  asm("pclmulqdq $0x11, %1, %0" : "+x"(x) : "x"(by));
+  return x;
 }
 
+// x times x^Bits, plus next.
 template <int64_t Bits>
-__attribute__((target("pclmul"))) inline __m128i factors() {
-  constexpr int64_t kLow = factor(Bits + 32);
-  constexpr int64_t kHigh = factor(Bits - 32);
-  return _mm_set_epi64x(kHigh, kLow);
+inline Halves fold(Halves x, Halves next) {
+  constexpr uint64_t kLow = factor(Bits + 32);
+  constexpr uint64_t kHigh = factor(Bits - 32);
+  const Halves by = {kLow, kHigh};
+  return multiply_low(x, by) ^ multiply_high(x, by) ^ next;
+}
+
+inline Halves load_halves(const unsigned char* p) {
+  Halves x;
+  std::memcpy(&x, p, sizeof x);
+  return x;
 }
 
 // Sixteen bytes whose remainder is that of c and of `blocks` > 0 blocks of 64 bytes.
-__attribute__((target("pclmul"))) void fold_blocks(uint32_t c, const unsigned char* p,
-                                                   size_t blocks, unsigned char* out) {
-  const auto load = [&p](size_t i) __attribute__((target("pclmul"))) {
-    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p) + i);
-  };
-  __m128i x0 = _mm_xor_si128(load(0), _mm_cvtsi32_si128(static_cast<int>(c)));
-  __m128i x1 = load(1);
-  __m128i x2 = load(2);
-  __m128i x3 = load(3);
-  const __m128i by_block = factors<512>();
+Halves fold_blocks(uint32_t c, const unsigned char* p, size_t blocks) {
+  Halves x0 = load_halves(p) ^ Halves{c, 0};
+  Halves x1 = load_halves(p + 16);
+  Halves x2 = load_halves(p + 32);
+  Halves x3 = load_halves(p + 48);
   for (size_t i = 1; i < blocks; ++i) {
     p += 64;
-    x0 = fold(x0, by_block, load(0));
-    x1 = fold(x1, by_block, load(1));
-    x2 = fold(x2, by_block, load(2));
-    x3 = fold(x3, by_block, load(3));
+    x0 = fold<512>(x0, load_halves(p));
+    x1 = fold<512>(x1, load_halves(p + 16));
+    x2 = fold<512>(x2, load_halves(p + 32));
+    x3 = fold<512>(x3, load_halves(p + 48));
   }
-  const __m128i by_one = factors<128>();
-  x0 = fold(fold(fold(x0, by_one, x1), by_one, x2), by_one, x3);
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), x0);
+  return fold<128>(fold<128>(fold<128>(x0, x1), x2), x3);
 }
 #endif
 
@@ -119,9 +122,10 @@ uint32_t crc32_update(uint32_t crc, const void* data, size_t bytes) {
 #if defined(__x86_64__)
   const size_t folded = bytes / 64 * 64;
   if (folded > 0 && cpu_features().clmul) {
-    unsigned char rest[16];
-    fold_blocks(c, p, folded / 64, rest);
-    c = by_tables(0, rest, sizeof rest);
+    const Halves rest = fold_blocks(c, p, folded / 64);
+    unsigned char bytes_of_rest[sizeof rest];
+    std::memcpy(bytes_of_rest, &rest, sizeof rest);
+    c = by_tables(0, bytes_of_rest, sizeof rest);
     p += folded;
     bytes -= folded;
   }
