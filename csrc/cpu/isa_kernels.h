@@ -252,19 +252,18 @@ uint64_t stream_bytes(const void* from, int64_t size_bytes) {
 
 // Multiply-adds on registers alone: what the products could reach if memory were free.
 double busy_fma(int64_t rounds) {
-  constexpr int kChains = 12;
-  F16 acc[kChains];
+  F16 acc[kBusyChains];
   for (auto& x : acc) x = zero();
   volatile float seed = 1e-9F;
   const F16 b = broadcast(seed);
   for (int64_t i = 0; i < rounds; ++i) {
     POLYLM_UNROLL
-    for (int c = 0; c < kChains; ++c) acc[c] = fma(b, b, acc[c]);
+    for (int c = 0; c < kBusyChains; ++c) acc[c] = fma(b, b, acc[c]);
   }
   F16 sum = acc[0];
-  for (int c = 1; c < kChains; ++c) sum = add(sum, acc[c]);
+  for (int c = 1; c < kBusyChains; ++c) sum = add(sum, acc[c]);
   seed = lane_sum(sum);
-  return static_cast<double>(rounds) * kChains * 32.0;
+  return static_cast<double>(rounds) * kBusyChains * 32.0;
 }
 
 // Everything but the names and the products.

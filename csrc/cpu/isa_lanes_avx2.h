@@ -10,6 +10,9 @@
 namespace polylm {
 namespace {
 
+// Sums of a busy loop: as many as hide the latency of an addition and fit the registers.
+inline constexpr int kBusyChains = 6;
+
 struct F16 {
   __m256 a;
   __m256 b;

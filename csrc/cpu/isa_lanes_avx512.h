@@ -16,6 +16,9 @@
 namespace polylm {
 namespace {
 
+// Sums of a busy loop: as many as hide the latency of an addition and fit the registers.
+inline constexpr int kBusyChains = 12;
+
 using F16 = __m512;
 
 inline __m512i rounded_bits(F16 x) {

@@ -11,6 +11,9 @@
 namespace polylm {
 namespace {
 
+// Sums of a busy loop: as many as hide the latency of an addition and fit the registers.
+inline constexpr int kBusyChains = 6;
+
 struct F16 {
   float32x4_t v[4];
 };

@@ -8,6 +8,9 @@
 namespace polylm {
 namespace {
 
+// Sums of a busy loop: as many as hide the latency of an addition and fit the registers.
+inline constexpr int kBusyChains = 3;
+
 struct F16 {
   float v[16];
 };
