@@ -1,8 +1,8 @@
 // ops.cc: speed of the operations on this machine, as ratios to what the machine can do: a
 // read-only stream (memory) and multiply-adds in registers (arithmetic), taken in turns with the work.
-// Weights are random; the shapes are those of PolyLM-1.7B. Not here: the engine, text, tokens/s of
-// a real request (polylm bench). Trap: on a shared machine only the ratios mean anything; single
-// products may come from a large last-level cache, so their ratio to memory can exceed 1.
+// Weights are random; the shapes are those of PolyLM-1.7B. Not here: single products (gemm.cc), the
+// engine, text, tokens/s of a real request (polylm bench). Trap: on a shared machine only the ratios
+// mean anything; activations come from a cache, so the norm's ratio to memory can exceed 1.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -138,15 +138,22 @@ class Model {
     if (!products_only) ops_.norm({x_, norm_, norm_, 1e-5F, h_});
   }
 
-  // One product of the first layer alone, for the table of shapes.
-  void product(int which, int64_t rows) {
+  // The norm of `rows` rows as often as a step has it, nothing else.
+  void norms(int64_t rows) {
     const SequenceRows s = {0, rows, 0, table_.data(), static_cast<int64_t>(table_.size())};
-    const Layer& l = layers_[static_cast<size_t>(turn_++) % layers_.size()];
     ops_.begin({rows, 0, tokens_.data(), &s, 1});
-    if (which == 0) ops_.qkv({h_, l.qkv, bias_3c_, kv_, 0, 0.088F, q_});
-    if (which == 1) ops_.linear({a_, l.out, bias_c_, Epilogue::kAdd, x_});
-    if (which == 2) ops_.linear({h_, l.up, bias_f_, Epilogue::kGeluTanh, f_});
-    if (which == 3) ops_.linear({f_, l.down, bias_c_, Epilogue::kAdd, x_});
+    for (int64_t i = 0; i <= 2 * shape_.layers; ++i) ops_.norm({x_, norm_, norm_, 1e-5F, h_});
+    ops_.submit();
+    ops_.collect();
+  }
+
+  // The output layer and what it selects for `rows` rows, sums at a temperature included.
+  void head(int64_t rows, float temperature) {
+    const SequenceRows s = {0, rows, 0, table_.data(), static_cast<int64_t>(table_.size())};
+    std::vector<SelectRow> select;
+    for (int64_t i = 0; i < rows; ++i) select.push_back({i, nullptr, 0, temperature, false});
+    ops_.begin({rows, 0, tokens_.data(), &s, 1});
+    ops_.select({h_, head_, select.data(), rows});
     ops_.submit();
     ops_.collect();
   }
@@ -164,7 +171,6 @@ class Model {
   Kv kv_;
   std::vector<int32_t> table_;
   std::vector<int32_t> tokens_;
-  int64_t turn_ = 0;
 };
 
 class Bench {
@@ -215,20 +221,13 @@ class Bench {
       arithmetic_bound("prefill of " + std::to_string(m), flop,
                        [&] { model.step(0, m, false); });
     }
-    const char* names[] = {"qkv", "attention out", "mlp up", "mlp down"};
-    const int64_t parts[] = {3, 1, 4, 4};
-    for (const int64_t m : {int64_t{1}, int64_t{4}, int64_t{16}, int64_t{64}, int64_t{512}}) {
-      if (m > rows) continue;
-      for (int which = 0; which < 4; ++which) {
-        const double size = static_cast<double>(parts[which] * shape.hidden() * shape.hidden());
-        const std::string name = std::string(names[which]) + ", " + std::to_string(m) + " rows";
-        const auto call = [&] { model.product(which, m); };
-        if (m <= 4) {
-          memory_bound(name, 2.0 * size, call);
-        } else {
-          arithmetic_bound(name, 2.0 * size * static_cast<double>(m), call);
-        }
-      }
+    const double head = 2.0 * static_cast<double>(shape.vocab * shape.hidden());
+    memory_bound("head, 1 row", head, [&] { model.head(1, 1.0F); });
+    memory_bound("head, 16 rows", head, [&] { model.head(kBatch, 1.0F); });
+    memory_bound("head, 16 rows, temperature 0.7", head, [&] { model.head(kBatch, 0.7F); });
+    for (const int64_t m : {int64_t{1}, kBatch, rows / 4}) {
+      const double bytes = 6.0 * static_cast<double>((2 * shape.layers + 1) * m * shape.hidden());
+      memory_bound("norm, " + std::to_string(m) + " rows", bytes, [&] { model.norms(m); });
     }
   }
 
