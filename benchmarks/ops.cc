@@ -4,12 +4,14 @@
 // engine, text, tokens/s of a real request (polylm bench). Trap: on a shared machine only the ratios
 // mean anything; activations come from a cache, so the norm's ratio to memory can exceed 1.
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <functional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "backends.h"
@@ -42,7 +44,31 @@ struct Options {
   bool json = false;
   int64_t threads = 0;
   int64_t repeats = 7;
-  std::string only;  // measure lines whose name contains this
+  int64_t neighbours = 0;  // threads of somebody else that are busy meanwhile
+  std::string only;        // measure lines whose name contains this
+};
+
+// Threads that only burn time, as other programs on the machine do.
+class Neighbours {
+ public:
+  explicit Neighbours(int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      threads_.emplace_back([this] {
+        while (!gone_.load(std::memory_order_relaxed)) {
+        }
+      });
+    }
+  }
+  ~Neighbours() {
+    gone_ = true;
+    for (std::thread& t : threads_) t.join();
+  }
+  Neighbours(const Neighbours&) = delete;
+  Neighbours& operator=(const Neighbours&) = delete;
+
+ private:
+  std::atomic<bool> gone_{false};
+  std::vector<std::thread> threads_;
 };
 
 struct Shape {
@@ -264,11 +290,13 @@ bool parse(int count, char** arguments, Options* options) {
       options->threads = std::strtoll(arguments[++i], nullptr, 10);
     } else if (a == "--only" && i + 1 < count) {
       options->only = arguments[++i];
+    } else if (a == "--neighbours" && i + 1 < count) {
+      options->neighbours = std::max(0LL, std::strtoll(arguments[++i], nullptr, 10));
     } else if (a == "--repeats" && i + 1 < count) {
       options->repeats = std::max(1LL, std::strtoll(arguments[++i], nullptr, 10));
     } else {
       std::fprintf(stderr, "usage: polylm_bench [--smoke] [--json] [--threads N] [--repeats N]"
-                           " [--only TEXT]\n");
+                           " [--neighbours N] [--only TEXT]\n");
       return false;
     }
   }
@@ -281,6 +309,7 @@ int main(int count, char** arguments) {
   Options options;
   if (!parse(count, arguments, &options)) return 2;
   try {
+    const Neighbours busy(options.neighbours);
     const bool only_gemm = options.only.find("gemm") == 0;
     if (!only_gemm) Bench(options).run();
     if (only_gemm || options.only.empty()) {
