@@ -34,11 +34,13 @@ void CudaHead::reserve(const StepLimits& limits) {
   const int64_t answer =
       bytes_of<HeadResult>(limits.select_rows) + bytes_of<float>(limits.listed);
   answer_ = DeviceBuffer(answer, kPurpose);
-  answer_host_ = PinnedBuffer(answer, kPurpose);
   full_ = DeviceBuffer(bytes_of<float>(checked_mul(limits.full_rows, stride_)), kPurpose);
   full_host_ = Buffer(bytes_of<float>(checked_mul(limits.full_rows, limits.vocab)), kPurpose);
-  listed_begin_.assign(static_cast<size_t>(limits.select_rows), 0);
-  full_index_.assign(static_cast<size_t>(limits.select_rows), -1);
+  for (Asked& a : asked_) {
+    a.answer = PinnedBuffer(answer, kPurpose);
+    a.listed_begin.assign(static_cast<size_t>(limits.select_rows), 0);
+    a.full_index.assign(static_cast<size_t>(limits.select_rows), -1);
+  }
   results_.reserve(static_cast<size_t>(limits.select_rows));
 }
 
@@ -51,14 +53,14 @@ int64_t CudaHead::size_bytes() const {
 }
 
 void CudaHead::remember(const SelectRow* rows, int64_t count, const StepShape& shape) {
-  row_count_ = count;
-  listed_place_ = listed_place(shape);
-  results_.clear();
+  Asked& a = asked(shape.slot);
+  a.row_count = count;
+  a.listed_place = listed_place(shape);
   int32_t kept = 0;
   int64_t listed = 0;
   for (int64_t i = 0; i < count; ++i) {
-    full_index_[static_cast<size_t>(i)] = rows[i].keep_full ? kept++ : -1;
-    listed_begin_[static_cast<size_t>(i)] = listed;
+    a.full_index[static_cast<size_t>(i)] = rows[i].keep_full ? kept++ : -1;
+    a.listed_begin[static_cast<size_t>(i)] = listed;
     listed += rows[i].listed_count;
   }
 }
@@ -96,20 +98,21 @@ cudaError_t CudaHead::run(const Card& card, const StepShape& shape, const char* 
 
 cudaError_t CudaHead::send_back(const Card& card, const StepShape& shape) {
   if (shape.selects == 0) return cudaSuccess;
-  return cudaMemcpyAsync(answer_host_.as<void>(), answer_.as<void>(),
+  return cudaMemcpyAsync(asked(shape.slot).answer.as<void>(), answer_.as<void>(),
                          static_cast<size_t>(listed_place(shape) + bytes_of<float>(shape.listed)),
                          cudaMemcpyDeviceToHost, card.stream);
 }
 
-const std::vector<SelectResult>& CudaHead::read_results() {
-  results_.resize(static_cast<size_t>(row_count_));
-  const auto* answers = answer_host_.as<HeadResult>();
-  const auto* listed = reinterpret_cast<const float*>(answer_host_.as<char>() + listed_place_);
+const std::vector<SelectResult>& CudaHead::read_results(int64_t slot) {
+  const Asked& a = asked(slot);
+  results_.resize(static_cast<size_t>(a.row_count));
+  const auto* answers = a.answer.as<HeadResult>();
+  const auto* listed = reinterpret_cast<const float*>(a.answer.as<char>() + a.listed_place);
   for (size_t i = 0; i < results_.size(); ++i) {
     const HeadResult& from = answers[i];
     SelectResult& to = results_[i];
     to = SelectResult{};
-    to.listed_logits = listed + listed_begin_[i];
+    to.listed_logits = listed + a.listed_begin[i];
     to.candidate_count = from.count;
     to.candidate_ids = from.ids;
     to.candidate_logits = from.logits;
@@ -121,9 +124,9 @@ const std::vector<SelectResult>& CudaHead::read_results() {
   return results_;
 }
 
-const float* CudaHead::full_row(const Card& card, int64_t index) {
-  POLYLM_CHECK_LT(index, static_cast<int64_t>(results_.size()));
-  const int64_t kept = full_index_[static_cast<size_t>(index)];
+const float* CudaHead::full_row(const Card& card, int64_t slot, int64_t index) {
+  POLYLM_CHECK_LT(index, asked(slot).row_count);
+  const int64_t kept = asked(slot).full_index[static_cast<size_t>(index)];
   POLYLM_CHECK_LE(0, kept);
   float* to = full_host_.as<float>() + kept * limits_.vocab;
   check_cuda(cudaMemcpyAsync(to, full_.as<float>() + kept * stride_,

@@ -2,9 +2,11 @@
 // select.cu, and the way of the results back. Not here: the product itself, the rows' tables
 // (step_tables.h).
 // Trap: a row that keeps its logits has them copied aside, because the next 128 rows use the same
-// memory and listed tokens are overwritten.
+// memory and listed tokens are overwritten. Two steps may be in flight: what the host reads, and
+// remembers of a select, exists twice.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <vector>
 
@@ -29,13 +31,24 @@ class CudaHead {
                   const Product& product);
   // Starts the results' way back.
   cudaError_t send_back(const Card& card, const StepShape& shape);
-  // What read_results needs of the select that was started.
+  // What read_results needs of the select that is started.
   void remember(const SelectRow* rows, int64_t count, const StepShape& shape);
-  // After the stream has been waited for.
-  const std::vector<SelectResult>& read_results();
-  const float* full_row(const Card& card, int64_t index);
+  // After the step of this slot has been waited for.
+  const std::vector<SelectResult>& read_results(int64_t slot);
+  const float* full_row(const Card& card, int64_t slot, int64_t index);
+  // On the card: what the select that was started last has chosen, or will have.
+  const HeadResult* results() const { return answer_.as<HeadResult>(); }
 
  private:
+  struct Asked {
+    PinnedBuffer answer;
+    int64_t row_count = 0;
+    int64_t listed_place = 0;  // bytes in answer
+    std::vector<int64_t> listed_begin;  // [select_rows]
+    std::vector<int32_t> full_index;    // [select_rows], -1: not kept
+  };
+  Asked& asked(int64_t slot) { return asked_[static_cast<size_t>(slot)]; }
+
   StepLimits limits_;
   int64_t at_once_ = 0;   // rows whose logits are in memory together
   int64_t stride_ = 0;
@@ -45,14 +58,10 @@ class CudaHead {
   DeviceBuffer lists_;    // uint64 [at_once, blocks, 64]
   DeviceBuffer merged_;   // uint64 [at_once, ceil(blocks / 16), 64]
   DeviceBuffer answer_;   // HeadResult [selects], then float [listed]
-  PinnedBuffer answer_host_;
   DeviceBuffer full_;     // [full_rows, stride]
   Buffer full_host_;      // float [full_rows, V], touched by rows that are asked for
 
-  int64_t row_count_ = 0;
-  int64_t listed_place_ = 0;  // bytes in answer_host_
-  std::vector<int64_t> listed_begin_;  // [select_rows]
-  std::vector<int32_t> full_index_;    // [select_rows], -1: not kept
+  std::array<Asked, 2> asked_;
   std::vector<SelectResult> results_;
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "cuda/tiles.h"
 #include "platform/bf16.h"
@@ -31,6 +32,7 @@ CudaOps::CudaOps(const CudaOptions& options, const CudaDevice& device)
   info_.precision = options.precision;
   info_.block_tokens = kCudaBlockTokens;
   info_.roles_matter = true;
+  info_.feeds_back = true;
   card_.processors = std::max<int64_t>(1, device.processors);
   // For finding out what is at fault: no graphs, and no kernel begins early.
   const char* plain = std::getenv("POLYLM_CUDA_PLAIN");
@@ -44,6 +46,9 @@ CudaOps::~CudaOps() {
   cudaSetDevice(device_);
   cudaStreamSynchronize(card_.stream);
   graphs_.clear();
+  for (const Flight& f : flights_) {
+    if (f.done != nullptr) cudaEventDestroy(f.done);
+  }
   cudaStreamDestroy(card_.stream);
 }
 
@@ -53,9 +58,7 @@ void CudaOps::use_device() const {
 }
 
 void CudaOps::note(cudaError_t e, const char* doing) {
-  if (e == cudaSuccess || failure_ != cudaSuccess) return;
-  failure_ = e;
-  failed_doing_ = doing;
+  if (e != cudaSuccess && noted_.error == cudaSuccess) noted_ = {e, doing};
 }
 
 DeviceMemory CudaOps::memory() const {
@@ -121,7 +124,11 @@ void CudaOps::do_reserve(const StepLimits& limits) {
   weights_.release_staging();
   reserved_ = limits;
   const int64_t upload = most_upload_bytes(limits);
-  tables_host_ = PinnedBuffer(upload, "the step's tables");
+  for (Flight& f : flights_) {
+    f.tables = PinnedBuffer(upload, "the step's tables");
+    if (f.done != nullptr) continue;
+    check_cuda(cudaEventCreateWithFlags(&f.done, cudaEventDisableTiming), "creating an event");
+  }
   tables_card_ = DeviceBuffer(upload, "the step's tables");
   const auto operations = static_cast<size_t>(4 * weights_.matrix_count() + 64);
   recorded_.reserve(operations);
@@ -217,12 +224,18 @@ void CudaOps::do_select(const SelectArgs& a) {
   record({.kind = OpKind::kSelect, .in = a.h.handle, .weight = a.w.handle}, a.h, a.h);
 }
 
-// The step as a whole: as one graph where it is known, else launch by launch.
 void CudaOps::do_submit() {
   shape_ = shape_of(step(), selects_, select_count_, reserved_, most_rows_);
+  shape_.slot = static_cast<int32_t>(slot());
   head_.remember(selects_, select_count_, shape_);
-  if (recorded_.empty() || failure_ != cudaSuccess) return;
-  fill_tables(step(), selects_, select_count_, shape_, tables_host_.as<char>());
+  if (!recorded_.empty() && noted_.error == cudaSuccess) start_known_or_new();
+  note(cudaEventRecord(flight().done, card_.stream), "marking the end of a step");
+  flight().started = std::exchange(noted_, Started{});
+}
+
+// The step as a whole: as one graph where it is known, else launch by launch.
+void CudaOps::start_known_or_new() {
+  fill_tables(step(), selects_, select_count_, shape_, flight().tables.as<char>());
   const bool repeats = shape_.repeats && !plain_;
   GraphCache::Entry* known = repeats ? graphs_.find(shape_, recorded_) : nullptr;
   if (known != nullptr && replay(known)) return;
@@ -248,17 +261,18 @@ bool CudaOps::replay(GraphCache::Entry* known) {
 }
 
 const std::vector<SelectResult>& CudaOps::do_collect() {
-  const cudaError_t waited = cudaStreamSynchronize(card_.stream);
-  const cudaError_t failed = failure_;
-  failure_ = cudaSuccess;
-  check_cuda(failed, failed_doing_);
+  const Started started = flight().started;
+  const bool complete = started.error == cudaSuccess;  // else its end may not be marked
+  const cudaError_t waited =
+      complete ? cudaEventSynchronize(flight().done) : cudaStreamSynchronize(card_.stream);
+  check_cuda(started.error, started.doing);
   check_cuda(waited, "computing a step");
-  return head_.read_results();
+  return head_.read_results(slot());
 }
 
 const float* CudaOps::do_full_row(int64_t select_index) {
   use_device();
-  return head_.full_row(card_, select_index);
+  return head_.full_row(card_, slot(), select_index);
 }
 
 // ------------------------------------------------------------------------------------- tests

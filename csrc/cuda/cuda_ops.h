@@ -2,10 +2,14 @@
 // all work of a step on one stream. Operations are written down; submit uploads the step's tables
 // and starts all of it, as one graph where the same kind of step was seen before; collect waits.
 // Not here: kernels (*.cu beside this), which card (device.h), what follows the head (cuda_head.h).
+// Two steps may be in flight. They share everything on the card, where one follows the other; what
+// the host writes and reads (tables, answers) exists twice, and an event marks the end of each. The
+// tokens of the second one are read where the first one's select left them (embed.cu).
 // Trap: the tables are uploaded from page-locked memory that is read until the step is done: nobody
 // writes it between submit and collect. An abandoned step has started nothing.
 #pragma once
 
+#include <array>
 #include <deque>
 #include <vector>
 
@@ -46,6 +50,11 @@ class CudaOps final : public Ops {
     cudaError_t error = cudaSuccess;
     const char* doing = "";
   };
+  struct Flight {
+    PinnedBuffer tables;
+    cudaEvent_t done = nullptr;
+    Started started;
+  };
 
   Weight do_make_weight(int64_t n, int64_t k, WeightFormat format) override;
   void do_pack_weight(const Weight& w, const WeightPiece& piece) override;
@@ -71,9 +80,11 @@ class CudaOps final : public Ops {
   const Activation& act(int32_t handle) const { return acts_[static_cast<size_t>(handle)]; }
   void* layer_of(const Cache& cache, int64_t layer) const;
   void use_device() const;
-  // Remembers the first failure of the step; collect throws it.
+  // Remembers the first failure of the step being made; collect throws it.
   void note(cudaError_t e, const char* doing);
+  Flight& flight() { return flights_[static_cast<size_t>(slot())]; }
   void record(const Recorded& operation, const Act& in, const Act& out);
+  void start_known_or_new();
   bool replay(GraphCache::Entry* known);
   void reserve_late();
 
@@ -102,7 +113,7 @@ class CudaOps final : public Ops {
   std::deque<Cache> caches_;
 
   StepLimits reserved_;
-  PinnedBuffer tables_host_;
+  std::array<Flight, 2> flights_;
   DeviceBuffer tables_card_;
   DeviceBuffer partial_;  // of decode attention: [rows, heads, segments, padded + 2]
   DeviceBuffer arrived_;  // of decode attention: int32 [rows, heads], zero between kernels
@@ -114,8 +125,7 @@ class CudaOps final : public Ops {
   int64_t most_rows_ = 0;  // that its activations have room for
   StepShape shape_;
   GraphCache graphs_;
-  cudaError_t failure_ = cudaSuccess;
-  const char* failed_doing_ = "";
+  Started noted_;
 };
 
 }  // namespace polylm

@@ -46,8 +46,8 @@ void* CudaOps::layer_of(const Cache& cache, int64_t layer) const {
 
 CudaOps::Started CudaOps::start_step() {
   const auto bytes = static_cast<size_t>(places_of(shape_).end);
-  const cudaError_t sent = cudaMemcpyAsync(tables_card_.as<void>(), tables_host_.as<void>(), bytes,
-                                           cudaMemcpyHostToDevice, card_.stream);
+  const cudaError_t sent = cudaMemcpyAsync(tables_card_.as<void>(), flight().tables.as<void>(),
+                                           bytes, cudaMemcpyHostToDevice, card_.stream);
   if (sent != cudaSuccess) return {sent, "sending the step's tables"};
   const bool overlaps = card_.overlaps;
   const Started started = start_operations(overlaps);
@@ -87,6 +87,7 @@ cudaError_t CudaOps::start_embed(const Recorded& r) {
   call.wte = weights_.matrix(r.weight).view();
   if (r.second >= 0) call.wpe = weights_.matrix(r.second).view();
   call.rows = at<RowInfo>(upload(), 0);
+  call.chosen = head_.results();
   call.x = act(r.out).buffer.as<float>();
   call.stride = act(r.out).stride;
   call.row_count = shape_.rows;

@@ -1,5 +1,7 @@
 // embed.cu: x[T,C] = wte[token] + wpe[position] in fp32, gathered from the packed matrices.
 // Grid: rows. Block: 256 threads. No shared memory. A row that only fills the bucket is zeros.
+// Trap: results of the step before are read here, so that this must be the first kernel of a step:
+// that one waits for everything before it.
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
 #include "cuda/ptx.h"
@@ -17,15 +19,23 @@ __device__ __forceinline__ float element(const MatrixView& m, int64_t n, int64_t
   return bf16_value(static_cast<const uint16_t*>(m.data)[packed_element(n, k, k_blocks)]);
 }
 
+// A row without candidates is broken, and nobody will look at what follows it.
+__device__ __forceinline__ int32_t token_of(const RowInfo& row, const HeadResult* chosen) {
+  if (row.source < 0) return row.token;
+  const HeadResult& from = chosen[row.source];
+  return from.count > 0 ? from.ids[0] : 0;
+}
+
 __global__ void __launch_bounds__(kThreads) embed_kernel(const EmbedCall p) {
   let_next_begin();
   wait_for_previous();
   const RowInfo row = p.rows[blockIdx.x];
+  const int32_t token = token_of(row, p.chosen);
   float* x = p.x + blockIdx.x * p.stride;
   for (int64_t c = threadIdx.x; c < p.wte.k; c += kThreads) {
     float v = 0.0F;
     if (row.position >= 0) {
-      v = element(p.wte, row.token, c);
+      v = element(p.wte, token, c);
       if (p.wpe.data != nullptr) v += element(p.wpe, row.position, c);
     }
     x[c] = v;

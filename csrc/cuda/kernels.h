@@ -17,12 +17,13 @@ struct Card {
 };
 
 // One row of the step. `table` is where its sequence's block table begins. Position -1: no row at
-// all, it fills a step up to its bucket; it reads zeros and leaves the cache alone.
+// all, it fills a step up to its bucket; it reads zeros and leaves the cache alone. Source not -1:
+// its token is the best candidate of this select of the step before.
 struct RowInfo {
   int32_t token = 0;
   int32_t position = -1;
   int32_t table = 0;
-  int32_t unused = 0;
+  int32_t source = -1;
 };
 
 // Up to 64 neighbouring prompt rows of one sequence.
@@ -131,10 +132,12 @@ struct MatrixView {
   bool is_bf16 = false;  // packed; else fp32 [N][K]
   int64_t k = 0;
 };
+struct HeadResult;
 struct EmbedCall {
   MatrixView wte;
   MatrixView wpe;  // data null: none
   const RowInfo* rows = nullptr;
+  const HeadResult* chosen = nullptr;  // [selects] of the step before
   float* x = nullptr;
   int64_t stride = 0;
   int32_t row_count = 0;

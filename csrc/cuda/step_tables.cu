@@ -55,7 +55,9 @@ void fill_rows(const StepInputs& in, const StepShape& shape, const TablePlaces& 
     const auto position = static_cast<int32_t>(s.first_position);
     for (int64_t b = 0; b < blocks_of(s); ++b) tables[used++] = s.blocks[b];
     for (int32_t t = 0; t < count; ++t) {
-      rows[first_row + t] = {in.tokens[first_row + t], position + t, table, 0};
+      const int32_t row = first_row + t;
+      rows[row] = {in.sources == nullptr ? in.tokens[row] : 0, position + t, table,
+                   in.sources == nullptr ? -1 : in.sources[row]};
     }
     if (s.first_row < in.generated_rows) continue;
     for (int32_t t = 0; t < count; t += kPrefillQueries) {

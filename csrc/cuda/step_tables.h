@@ -22,6 +22,7 @@ struct StepShape {
   int32_t listed = 0;
   bool keeps = false;    // whether a row keeps its logits
   bool repeats = false;  // generated rows only, filled up to a bucket: worth a graph
+  int32_t slot = 0;      // which page-locked buffers it is sent from and answers into
 
   bool operator==(const StepShape&) const = default;
 };

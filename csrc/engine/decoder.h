@@ -70,6 +70,10 @@ class Decoder {
   // takes 1 + so many rows: it follows the guesses while it would have chosen the same, and `next`
   // says what comes behind the accepted() ones. Asked again before, it forgets the guesses.
   virtual void draft(int64_t /*most*/, std::vector<int32_t>* out) { out->clear(); }
+  // Whether the token after every generated row is its best candidate, whatever came before: then
+  // nothing but the end is left to decide here, needs says the same of every row and lists nothing,
+  // and it may be asked for rows whose tokens are not known yet. One hypothesis.
+  virtual bool feeds_back() const { return false; }
   // Guesses that the last advance found right.
   virtual int64_t accepted() const { return 0; }
   // The outputs, best first, at most n. Called once: when width() is 0, or to stop early with

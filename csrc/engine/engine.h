@@ -37,7 +37,7 @@ struct EngineStats {
   std::string failure_message;
   int64_t running = 0;
   int64_t waiting = 0;
-  int64_t kv_tokens_used = 0;
+  int64_t kv_tokens_used = 0;  // a step in flight may hold some a moment longer than the requests
   int64_t kv_tokens_total = 0;
   int64_t requests = 0, rejected = 0, failed = 0, aborted = 0;
   int64_t prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0, steps = 0;
@@ -62,7 +62,7 @@ class Engine {
   // New submits fail with DRAINING; running and queued requests go on.
   void drain();
   // Ends every request with DISPOSED and stops the thread; returns when it has stopped (at most one
-  // layer's time). Idempotent, any thread but the engine's.
+  // layer's time, or the steps that a card has in flight). Idempotent, any thread but the engine's.
   void close();
 
   const ModelConfig& config() const;

@@ -212,8 +212,9 @@ void Run::add_finished(bool aborted, Clock::time_point now, std::vector<Event>* 
   out->push_back(std::move(event));
 }
 
-void Run::release() {
-  if (set_.has_value()) set_->clear();
+bool Run::ends_next() const {
+  const auto prompt = static_cast<int64_t>(work_.ids.size());
+  return set()[0].size() + 1 >= prompt + work_.max_tokens;
 }
 
 }  // namespace polylm

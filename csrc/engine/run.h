@@ -68,9 +68,10 @@ class Run {
   SequenceSet& set() { return *set_; }
   const SequenceSet& set() const { return *set_; }
   const Usage& usage() const { return result_->usage; }
-  // Lets go of all blocks. No step may follow.
-  void release();
-  bool ended = false;  // its last event is made; the runner forgets it after the step
+  // Whether the next token is the last one, whatever it is. One hypothesis.
+  bool ends_next() const;
+  bool ended = false;  // its last event is made; the runner forgets it, and its blocks, after the
+                       // last step that has a row of it
 
  private:
   struct Sent {  // of one output of a stream

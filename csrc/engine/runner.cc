@@ -46,6 +46,9 @@ Runner::Runner(Model* model, std::shared_ptr<const Tokenizer> tokenizer,
   if (options.prefix_cache) {
     cache_.emplace(&pool_, block_tokens_, ~uint64_t{0}, model->ops().info().roles_matter);
   }
+  if (model->ops().info().feeds_back) {
+    ahead_.emplace(step_limits(options, vocab_), options.max_sequences);
+  }
   const auto most = static_cast<size_t>(options.max_sequences);
   views_.reserve(most);
   entries_.reserve(most);
@@ -170,14 +173,12 @@ void Runner::finish(Run* run, bool aborted, Clock::time_point now) {
     end_failed(run, caught_error());
     return;
   }
-  run->release();
   run->ended = true;
 }
 
 void Runner::end_failed(Run* run, const Error& error) {
   events_.push_back(failed_event(run->id(), error));
   ++counters_.failed;
-  run->release();
   run->ended = true;
 }
 
@@ -192,12 +193,12 @@ void Runner::end_cancelled(Run* run, Clock::time_point now) {
     return;
   }
   events_.push_back(failed_event(run->id(), {Code::kAborted, "the request was cancelled"}));
-  run->release();
   run->ended = true;
 }
 
-// Forgets running requests that have ended.
+// Forgets running requests that have ended, with their blocks, once no step can touch those.
 void Runner::sweep() {
+  if (model_->ops().in_flight() > 0) return;
   const auto dead = [this](const std::unique_ptr<Run>& run) {
     if (!run->ended) return false;
     reserved_blocks_ -= run->work().demand.blocks;
@@ -209,6 +210,12 @@ void Runner::sweep() {
 }
 
 void Runner::fail_all(const Error& error) {
+  while (model_->ops().in_flight() > 0) {
+    try {
+      model_->ops().collect();
+    } catch (...) {  // it is over all the same
+    }
+  }
   for (const auto& run : running_) {
     if (!run->ended) end_failed(run.get(), error);
   }
@@ -221,7 +228,8 @@ void Runner::fail_all(const Error& error) {
 }
 
 const EngineStats& Runner::counters() {
-  counters_.running = static_cast<int64_t>(running_.size());
+  counters_.running = std::count_if(running_.begin(), running_.end(),
+                                    [](const auto& run) { return !run->ended; });
   counters_.waiting = static_cast<int64_t>(waiting_.size());
   counters_.kv_tokens_used = pool_.used() * block_tokens_;
   counters_.kv_tokens_total = pool_.size() * block_tokens_;
@@ -232,12 +240,17 @@ const EngineStats& Runner::counters() {
 
 bool Runner::step(const std::atomic<bool>& stop) {
   const Clock::time_point begin = Clock::now();
-  fill_batch();
-  if (batch_.rows() > 0) {
-    Ops& ops = model_->ops();
-    ops.copy_blocks(model_->kv(), batch_.copies().data(),
-                    static_cast<int64_t>(batch_.copies().size()));
-    if (!model_->forward(batch_.inputs(), batch_.selects(), stop)) return false;
+  Ops& ops = model_->ops();
+  if (ops.in_flight() == 0) {
+    fill_batch();
+    if (batch_.rows() > 0 && !submit(batch_, stop)) return false;
+  }
+  const bool goes_ahead = may_go_ahead();
+  if (goes_ahead) {
+    fill_ahead();
+    if (!submit(*ahead_, stop)) return false;
+  }
+  if (ops.in_flight() > 0) {
     take_results(ops.collect());
     ++counters_.steps;
   }
@@ -246,7 +259,32 @@ bool Runner::step(const std::atomic<bool>& stop) {
   const double ms = std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
   counters_.busy_ms += ms;
   pace_.observe(batch_.inputs().generated_rows, batch_.rows() - batch_.inputs().generated_rows, ms);
+  if (goes_ahead) std::swap(batch_, *ahead_);
   return true;
+}
+
+bool Runner::submit(const StepBatch& batch, const std::atomic<bool>& stop) {
+  model_->ops().copy_blocks(model_->kv(), batch.copies().data(),
+                            static_cast<int64_t>(batch.copies().size()));
+  return model_->forward(batch.inputs(), batch.selects(), stop);
+}
+
+// Whether the rows of the step in flight, and no others, can go on before its results are known.
+bool Runner::may_go_ahead() const {
+  if (!ahead_.has_value() || model_->ops().in_flight() == 0) return false;
+  return std::all_of(running_.begin(), running_.end(), [](const auto& run) {
+    return !run->ended && run->decoding() && run->decoder().feeds_back() && !run->ends_next();
+  });
+}
+
+void Runner::fill_ahead() {
+  POLYLM_CHECK_EQ(entries_.size(), running_.size());
+  ahead_->clear();
+  for (const Entry& entry : entries_) {
+    ahead_->ask(entry.run->decoder(), 1);
+    ahead_->add_next(entry.run->set()[0], entry.first_select);
+    ahead_->add_select(0);
+  }
 }
 
 // Whether an earlier prompt is about to leave the next block of this one in the cache.
@@ -348,12 +386,14 @@ void Runner::add_chunk(Run* run, int64_t rows) {
 void Runner::take_results(const std::vector<SelectResult>& results) {
   POLYLM_CHECK_LE(batch_.select_count(), static_cast<int64_t>(results.size()));
   for (const Entry& entry : entries_) {
+    if (entry.run->ended) continue;
     SequenceSet& set = entry.run->set();
     if (!entry.decode) set[0].committed(entry.end);
     for (int64_t h = 0; entry.decode && h < set.size(); ++h) set[h].committed(set[h].size());
   }
   const Clock::time_point now = Clock::now();
   for (const Entry& entry : entries_) {
+    if (entry.run->ended) continue;  // while the step was in flight
     const SelectResult* rows = results.data() + entry.first_select;
     try {
       if (entry.decode) {
@@ -416,14 +456,15 @@ void Runner::advance(const Entry& entry, const SelectResult* rows, Clock::time_p
     Sequence& sequence = run->set()[0];
     sequence.truncate(sequence.size() - entry.drafts + decoder.accepted());
   }
-  if (decoder.width() == 0 && cache_) run->keep_answer(&*cache_);  // before the set lets go
+  if (decoder.width() == 0) {
+    if (cache_) run->keep_answer(&*cache_);
+    run->advanced(now);
+    finish(run, false, now);
+    return;
+  }
   run->set().advance(next_);
   run->advanced(now);
-  if (decoder.width() == 0) {
-    finish(run, false, now);
-  } else {
-    run->add_deltas(&events_);
-  }
+  run->add_deltas(&events_);
 }
 
 }  // namespace polylm

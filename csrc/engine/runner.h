@@ -1,6 +1,21 @@
 // runner.h: everything that only the engine thread touches: waiting and running requests, blocks,
 // reservations and the step. Knows no threads and no clock of its own, so a test can drive it step
 // by step from a seed. Not here: the loop and the queues (engine.cc).
+//
+// Steps in flight (decisions.md 8). On a device that feeds tokens back, step n + 1 is submitted
+// before the results of step n are collected, so that the device never waits for the host. That is
+// done for whole steps only: when every running request has a row in step n, takes the best token
+// whatever it is (Decoder::feeds_back), and is not known to end with it. Then step n + 1 has the
+// same rows, one position on, and takes their tokens from the selects of step n. So whoever comes,
+// or ends, finds one step in flight; the step after that is planned from scratch.
+// - A request that ended with step n, or was cancelled, has a row in step n + 1 all the same. Its
+//   results are dropped; nothing of it is committed, so it never reaches the prefix cache. The run
+//   keeps its blocks and its reservation until no step is in flight: sweep() waits.
+// - The block of the additional position is within the reservation: the row before the last token
+//   is the last one that is computed, in flight or not.
+// - In a failure of any step everything ends, as ever; fail_all waits for what is in flight.
+// The device alone knows how many steps are in flight (Ops::in_flight); batch_ is the oldest one.
+//
 // Trap: an error of one request ends that request; whatever else step() throws (DEVICE, INTERNAL,
 // no memory) means that no request can go on: call fail_all.
 #pragma once
@@ -71,6 +86,9 @@ class Runner {
   void sweep();
 
   bool held(const Run& run) const;
+  bool submit(const StepBatch& batch, const std::atomic<bool>& stop);
+  bool may_go_ahead() const;
+  void fill_ahead();
   void fill_batch();
   void add_decode(Run* run, int64_t rows);
   void add_chunk(Run* run, int64_t rows);
@@ -88,9 +106,10 @@ class Runner {
   BlockPool pool_;
   std::optional<PrefixCache> cache_;
   StepBatch batch_;
+  std::optional<StepBatch> ahead_;  // the step behind batch_, where the device feeds tokens back
   BatchPlan plan_;
   std::vector<RunView> views_;
-  std::vector<Entry> entries_;
+  std::vector<Entry> entries_;  // of batch_, and of the step ahead of it
   std::vector<Transition> next_;
   std::vector<int32_t> drafts_;
   std::vector<Demand> demands_;

@@ -17,6 +17,12 @@
 namespace polylm {
 namespace {
 
+// Greedy and nothing else: no processor, no stop string, no second output.
+bool takes_the_best(const SamplingParams& p) {
+  return p.temperature == 0.0 && p.n == 1 && p.stop.empty() && !p.speculate_lookup &&
+         explain(p).processors.empty();
+}
+
 struct Output {
   explicit Output(OutputTrack start) : track(std::move(start)) {}
   std::vector<int32_t> row;  // pads + prompt + tokens
@@ -33,6 +39,7 @@ class SampleDecoder final : public Decoder {
         processors_(params_, context_.prefix_width(), context_.max_tokens, context_.vocab),
         warpers_(params_, 1),
         logprobs_(params_),
+        feeds_back_(takes_the_best(params_)),
         plans_(static_cast<size_t>(params_.speculate_lookup ? 1 + kMostDraft : params_.n)) {
     const OutputText start(params_, context_.prompt, context_.tokenizer);
     for (int64_t k = 0; k < params_.n; ++k) {
@@ -60,6 +67,7 @@ class SampleDecoder final : public Decoder {
                std::vector<Transition>* next) override;
   void drain(std::vector<OutputDelta>* out) override;
   void draft(int64_t most, std::vector<int32_t>* out) override;
+  bool feeds_back() const override { return feeds_back_; }
   int64_t accepted() const override { return accepted_; }
   std::vector<OutputResult> finish(bool aborted) override;
 
@@ -81,6 +89,7 @@ class SampleDecoder final : public Decoder {
   Processors processors_;
   Warpers warpers_;
   RowLogprobs logprobs_;
+  bool feeds_back_;
   ScoreRow scores_;
   std::vector<RowPlan> plans_;  // of the rows of a step, from needs to advance
   std::vector<Output> outputs_;

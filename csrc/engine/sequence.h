@@ -1,8 +1,8 @@
 // sequence.h: one row of tokens and the KV blocks that hold its past, and the set of hypotheses of
 // a request, which fork, die and change places. Not here: which token comes next (decoder.h), when
 // (scheduler.h). Engine thread only.
-// Trap: blocks cover exactly the computed tokens between steps; own() makes room before a step, and
-// committed() must follow it, or the next own() repeats the same positions.
+// Trap: blocks cover exactly the tokens that are computed or in flight between steps; own() makes
+// room before a step, and committed() must follow it, or the next own() repeats the same positions.
 #pragma once
 
 #include <cstdint>
@@ -27,6 +27,7 @@ class Sequence {
 
   void push(int32_t token, Role role);
   // Makes positions [computed, end) writable: a shared partial block is copied, new ones are taken.
+  // `end` is at most one behind the last token: that token is being chosen.
   // Appends the copies that the device must make before the step.
   void own(int64_t end, std::vector<BlockCopy>* copies);
   // The tokens before `end` are in the cache now.

@@ -44,6 +44,7 @@ StepLimits step_limits(const EngineOptions& options, int64_t vocab) {
 StepBatch::StepBatch(const StepLimits& limits, int64_t max_sequences)
     : listed_per_row_(listed_per_row(limits.context, limits.vocab)) {
   tokens_.reserve(static_cast<size_t>(limits.rows));
+  sources_.reserve(static_cast<size_t>(max_sequences));
   sequences_.reserve(static_cast<size_t>(limits.sequences));
   selects_.reserve(static_cast<size_t>(limits.select_rows));
   copies_.reserve(static_cast<size_t>(limits.sequences));
@@ -58,6 +59,7 @@ void StepBatch::clear() {
   asked_first_ = 0;
   asked_count_ = 0;
   tokens_.clear();
+  sources_.clear();
   sequences_.clear();
   selects_.clear();
   copies_.clear();
@@ -82,8 +84,7 @@ void StepBatch::ask(Decoder& decoder, int64_t width) {
   asked_count_ += width;
 }
 
-void StepBatch::add_rows(Sequence& sequence, int64_t end, Role role) {
-  const int64_t begin = sequence.computed();
+void StepBatch::add_sequence(Sequence& sequence, int64_t begin, int64_t end) {
   sequence.own(end, &copies_);
   SequenceRows rows;
   rows.first_row = this->rows();
@@ -92,13 +93,26 @@ void StepBatch::add_rows(Sequence& sequence, int64_t end, Role role) {
   rows.blocks = sequence.blocks().data();
   rows.block_count = static_cast<int64_t>(sequence.blocks().size());
   append(&sequences_, rows);
+}
+
+void StepBatch::add_rows(Sequence& sequence, int64_t end, Role role) {
+  const int64_t first_row = rows();
+  const int64_t begin = sequence.computed();
+  add_sequence(sequence, begin, end);
   for (int64_t position = begin; position < end; ++position) {
     append(&tokens_, sequence.token(position));
   }
   if (role == Role::kGenerated) {
-    POLYLM_CHECK_EQ(generated_rows_, rows.first_row);
-    generated_rows_ = this->rows();
+    POLYLM_CHECK_EQ(generated_rows_, first_row);
+    generated_rows_ = rows();
   }
+}
+
+void StepBatch::add_next(Sequence& sequence, int64_t source) {
+  POLYLM_CHECK(tokens_.empty());
+  add_sequence(sequence, sequence.size(), sequence.size() + 1);
+  append(&sources_, static_cast<int32_t>(source));
+  generated_rows_ = rows();
 }
 
 void StepBatch::add_select(int64_t h, int64_t back) {
@@ -132,7 +146,8 @@ StepInputs StepBatch::inputs() const {
   StepInputs in;
   in.rows = rows();
   in.generated_rows = generated_rows_;
-  in.tokens = tokens_.data();
+  in.tokens = sources_.empty() ? tokens_.data() : nullptr;
+  in.sources = sources_.empty() ? nullptr : sources_.data();
   in.sequences = sequences_.data();
   in.sequence_count = static_cast<int64_t>(sequences_.size());
   return in;

@@ -1,7 +1,8 @@
 // step_batch.h: the buffers of one step: rows, sequences, selects and copies, all reserved once,
 // and handed to the model as StepInputs and SelectRows. Not here: which rows (scheduler.h) or what
 // becomes of them (runner.h).
-// Trap: rows of generated tokens must all be added before the first row of a prompt.
+// Trap: rows of generated tokens must all be added before the first row of a prompt. Rows of tokens
+// that are being chosen (add_next) are alone in their step.
 #pragma once
 
 #include <cstdint>
@@ -27,13 +28,16 @@ class StepBatch {
   void ask(Decoder& decoder, int64_t width);
   // Positions [computed, end) of a sequence.
   void add_rows(Sequence& sequence, int64_t end, Role role);
+  // The row behind the last token of a sequence: its token is the best candidate of select `source`
+  // of the step in flight.
+  void add_next(Sequence& sequence, int64_t source);
   // The row that was added last but `back`, with what hypothesis h of the last ask needs.
   void add_select(int64_t h, int64_t back = 0);
   // The row of this step, with one listed token or none.
   void add_score(int64_t row, int32_t listed);
   void add_kept(int64_t row);
 
-  int64_t rows() const { return static_cast<int64_t>(tokens_.size()); }
+  int64_t rows() const { return static_cast<int64_t>(tokens_.size() + sources_.size()); }
   int64_t select_count() const { return static_cast<int64_t>(selects_.size()); }
   int64_t asked_first() const { return asked_first_; }
   // The listed tokens of the asked rows, from index asked_first of that time on.
@@ -45,11 +49,14 @@ class StepBatch {
   const std::vector<BlockCopy>& copies() const { return copies_; }
 
  private:
+  void add_sequence(Sequence& sequence, int64_t begin, int64_t end);
+
   int64_t listed_per_row_;
   int64_t generated_rows_ = 0;
   int64_t asked_first_ = 0;  // of the last ask
   int64_t asked_count_ = 0;  // of all
-  std::vector<int32_t> tokens_;             // [T]
+  std::vector<int32_t> tokens_;             // [T], or
+  std::vector<int32_t> sources_;            // [T]
   std::vector<SequenceRows> sequences_;     // [S]
   std::vector<SelectRow> selects_;          // [R]
   std::vector<BlockCopy> copies_;           // [S]

@@ -87,7 +87,7 @@ Kv Ops::make_kv(const KvShape& shape) {
 }
 
 void Ops::reserve(const StepLimits& limits) {
-  POLYLM_CHECK(state_ == State::kIdle);
+  POLYLM_CHECK(!open_ && in_flight_ == 0);
   POLYLM_CHECK(limits.rows >= 0 && limits.sequences >= 0 && limits.select_rows >= 0);
   POLYLM_CHECK(limits.full_rows >= 0 && limits.listed >= 0);
   POLYLM_CHECK(limits.vocab >= 0 && limits.context >= 0);
@@ -99,6 +99,7 @@ void Ops::reserve(const StepLimits& limits) {
 // ------------------------------------------------------------------------------------ a step
 
 void Ops::copy_blocks(const Kv& kv, const BlockCopy* copies, int64_t count) {
+  POLYLM_CHECK(in_flight_ == 0 || count == 0);
   POLYLM_CHECK_LE(0, kv.handle);
   POLYLM_CHECK(count >= 0 && (count == 0 || copies != nullptr));
   for (int64_t i = 0; i < count; ++i) {
@@ -109,17 +110,32 @@ void Ops::copy_blocks(const Kv& kv, const BlockCopy* copies, int64_t count) {
   if (count > 0) do_copy_blocks(kv, copies, count);
 }
 
+// Tokens of the host where no step is in flight, else sources in the one that is.
+void Ops::check_tokens(const StepInputs& in) const {
+  if (in.sources == nullptr) {
+    POLYLM_CHECK_EQ(in_flight_, int64_t{0});
+    POLYLM_CHECK(in.rows == 0 || in.tokens != nullptr);
+    for (int64_t i = 0; i < in.rows; ++i) {
+      POLYLM_CHECK(in.tokens[i] >= 0 && in.tokens[i] < limits_.vocab);
+    }
+    return;
+  }
+  POLYLM_CHECK(info().feeds_back && in.tokens == nullptr);
+  POLYLM_CHECK_EQ(in_flight_, int64_t{1});
+  POLYLM_CHECK_EQ(in.generated_rows, in.rows);
+  for (int64_t i = 0; i < in.rows; ++i) {
+    POLYLM_CHECK(in.sources[i] >= 0 && in.sources[i] < newest_selects_);
+  }
+}
+
 void Ops::begin(const StepInputs& in) {
-  POLYLM_CHECK(state_ != State::kSubmitted);  // an abandoned step is legal, an uncollected one not
-  state_ = State::kIdle;
+  open_ = false;  // an abandoned step is legal
   POLYLM_CHECK(in.rows >= 0 && in.generated_rows >= 0 && in.generated_rows <= in.rows);
   POLYLM_CHECK_LE(in.rows, limits_.rows);
   POLYLM_CHECK(in.sequence_count >= 0);
   POLYLM_CHECK_LE(in.sequence_count, limits_.sequences);
-  POLYLM_CHECK(in.rows == 0 || (in.tokens != nullptr && in.sequences != nullptr));
-  for (int64_t i = 0; i < in.rows; ++i) {
-    POLYLM_CHECK(in.tokens[i] >= 0 && in.tokens[i] < limits_.vocab);
-  }
+  POLYLM_CHECK(in.rows == 0 || in.sequences != nullptr);
+  check_tokens(in);
   int64_t next_row = 0;
   highest_block_ = -1;
   const int64_t block_tokens = info().block_tokens;
@@ -140,12 +156,14 @@ void Ops::begin(const StepInputs& in) {
   }
   POLYLM_CHECK_EQ(next_row, in.rows);
   step_ = in;
+  selects_ = 0;
+  slot_ = in_flight_ == 0 ? 0 : 1 - newest_slot_;
   do_begin();
-  state_ = State::kOpen;
+  open_ = true;
 }
 
 void Ops::embed(const EmbedArgs& a) {
-  POLYLM_CHECK(state_ == State::kOpen);
+  POLYLM_CHECK(open_);
   check_weight(a.wte);
   POLYLM_CHECK_LE(limits_.vocab, a.wte.n);
   check_act(a.x, step_.rows, a.wte.k, ActKind::kResidual);
@@ -161,7 +179,7 @@ void Ops::embed(const EmbedArgs& a) {
 }
 
 void Ops::norm(const NormArgs& a) {
-  POLYLM_CHECK(state_ == State::kOpen);
+  POLYLM_CHECK(open_);
   check_act(a.x, step_.rows, a.weight.size, ActKind::kResidual);
   check_act(a.h, step_.rows, a.weight.size, ActKind::kInput);
   POLYLM_CHECK(a.weight.size > 0 && a.weight.handle >= 0);
@@ -172,7 +190,7 @@ void Ops::norm(const NormArgs& a) {
 }
 
 void Ops::qkv(const QkvArgs& a) {
-  POLYLM_CHECK(state_ == State::kOpen);
+  POLYLM_CHECK(open_);
   check_weight(a.w);
   POLYLM_CHECK_EQ(a.w.n, 3 * a.w.k);
   check_bias(a.bias, a.w.n);
@@ -184,7 +202,7 @@ void Ops::qkv(const QkvArgs& a) {
 }
 
 void Ops::attend(const AttendArgs& a) {
-  POLYLM_CHECK(state_ == State::kOpen);
+  POLYLM_CHECK(open_);
   check_kv(a.kv, a.layer, a.q.cols);
   check_act(a.q, step_.rows, a.q.cols, ActKind::kInput);
   check_act(a.out, step_.rows, a.q.cols, ActKind::kInput);
@@ -194,7 +212,7 @@ void Ops::attend(const AttendArgs& a) {
 }
 
 void Ops::linear(const LinearArgs& a) {
-  POLYLM_CHECK(state_ == State::kOpen);
+  POLYLM_CHECK(open_);
   check_weight(a.w);
   check_bias(a.bias, a.w.n);
   check_act(a.x, step_.rows, a.w.k, ActKind::kInput);
@@ -205,7 +223,7 @@ void Ops::linear(const LinearArgs& a) {
 }
 
 void Ops::select(const SelectArgs& a) {
-  POLYLM_CHECK(state_ == State::kOpen);
+  POLYLM_CHECK(open_);
   check_weight(a.w);
   check_act(a.h, step_.rows, a.w.k, ActKind::kInput);
   POLYLM_CHECK_EQ(a.w.n, limits_.vocab);
@@ -226,23 +244,29 @@ void Ops::select(const SelectArgs& a) {
   }
   POLYLM_CHECK_LE(listed, limits_.listed);
   POLYLM_CHECK_LE(full, limits_.full_rows);
+  selects_ = a.row_count;
   do_select(a);
 }
 
 void Ops::submit() {
-  POLYLM_CHECK(state_ == State::kOpen);
+  POLYLM_CHECK(open_);
   do_submit();
-  state_ = State::kSubmitted;
+  open_ = false;
+  ++in_flight_;
+  newest_slot_ = slot_;
+  newest_selects_ = selects_;
 }
 
 const std::vector<SelectResult>& Ops::collect() {
-  POLYLM_CHECK(state_ == State::kSubmitted);
-  state_ = State::kIdle;
+  POLYLM_CHECK_LT(int64_t{0}, in_flight_);
+  open_ = false;  // what was begun and not submitted is abandoned
+  slot_ = in_flight_ == 1 ? newest_slot_ : 1 - newest_slot_;
+  --in_flight_;
   return do_collect();
 }
 
 const float* Ops::full_row(int64_t select_index) {
-  POLYLM_CHECK(state_ == State::kIdle);
+  POLYLM_CHECK(!open_ && in_flight_ == 0);
   POLYLM_CHECK(select_index >= 0 && select_index < limits_.select_rows);
   return do_full_row(select_index);
 }

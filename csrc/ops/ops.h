@@ -2,6 +2,8 @@
 // model; a step (begin to collect) is driven by the engine thread alone, pack_weight may be called
 // from several loader threads on disjoint pieces. Public functions check shapes and call do_*, so
 // that no two devices can disagree about preconditions. An empty batch is legal everywhere.
+// Where the device feeds tokens back, one more step may be submitted before the step in flight is
+// collected, which takes all its tokens from it; then they are collected in that order.
 // Trap: between begin and collect nothing allocates and nothing throws except a failed check;
 // device errors surface in collect().
 #pragma once
@@ -110,9 +112,13 @@ class Ops {
   void linear(const LinearArgs& a);
   void select(const SelectArgs& a);
   void submit();
-  // Waits for the step; results of its select, valid until the next begin. Throws DEVICE.
+  // Waits for the oldest step in flight, and no longer; results of its select, valid until the next
+  // begin or collect. Throws DEVICE.
   const std::vector<SelectResult>& collect();
-  // The full row [V] of select row i, which had keep_full. Valid until the next begin.
+  // Steps that were submitted and not collected: 0, 1 or 2.
+  int64_t in_flight() const { return in_flight_; }
+  // The full row [V] of select row i, which had keep_full. Valid until the next begin. Not while a
+  // step is in flight.
   const float* full_row(int64_t select_index);
 
   // Tests: an activation as row-major fp32 [rows, cols] and back (rounded as the device rounds).
@@ -120,8 +126,10 @@ class Ops {
   void read_act(const Act& act, int64_t rows, float* out) const;
 
  protected:
-  // The step between begin and collect; valid in do_* of a step.
+  // The step between begin and submit; valid in do_* of a step.
   const StepInputs& step() const { return step_; }
+  // 0 or 1: of the step being made or being collected; another one in flight has the other number.
+  int64_t slot() const { return slot_; }
   const StepLimits& limits() const { return limits_; }
 
   virtual Weight do_make_weight(int64_t n, int64_t k, WeightFormat format) = 0;
@@ -146,12 +154,17 @@ class Ops {
   virtual void do_read_act(const Act& act, int64_t rows, float* out) const = 0;
 
  private:
-  enum class State : uint8_t { kIdle, kOpen, kSubmitted };
+  void check_tokens(const StepInputs& in) const;
 
   StepInputs step_;
   StepLimits limits_;
-  State state_ = State::kIdle;
+  bool open_ = false;           // between begin and submit
   int32_t highest_block_ = -1;  // of the step's block tables
+  int64_t in_flight_ = 0;
+  int64_t slot_ = 0;
+  int64_t newest_slot_ = 0;     // of the step that was submitted last
+  int64_t newest_selects_ = 0;  // its R
+  int64_t selects_ = 0;         // of the step being made
 };
 
 }  // namespace polylm

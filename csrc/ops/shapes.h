@@ -86,12 +86,16 @@ struct SequenceRows {
 // Everything a step needs from the host, uploaded once by Ops::begin. Pointers stay valid until
 // collect. Rows [0, generated_rows) are generated tokens, the rest are prompt tokens (the two roles
 // of decisions.md 4); a sequence's rows have one role.
+// With `sources` the step follows one that is in flight, whose results nobody has seen yet: the
+// token of row t is the best candidate of select sources[t] of that one, or any token where that
+// has no candidate (its row is broken, and so is what follows). All rows are generated ones then.
 struct StepInputs {
   int64_t rows = 0;            // T
   int64_t generated_rows = 0;  // <= T
-  const int32_t* tokens = nullptr;  // [T]
+  const int32_t* tokens = nullptr;  // [T], or null with sources
   const SequenceRows* sequences = nullptr;  // [S], covering all rows in order
   int64_t sequence_count = 0;               // S
+  const int32_t* sources = nullptr;  // [T] or null; only where DeviceInfo::feeds_back
 };
 
 // One row whose logits are wanted. `listed` are distinct token ids in [0, V), any order, whose raw
@@ -135,6 +139,8 @@ struct DeviceInfo {
   int64_t block_tokens = 0;  // B
   // Whether generated and prompt rows of the same tokens may differ in bits (decisions.md 4).
   bool roles_matter = false;
+  // Whether a step may begin while the one before it is in flight (StepInputs::sources).
+  bool feeds_back = false;
 };
 
 // Bytes this Ops holds, by owner.

@@ -104,8 +104,11 @@ enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization 
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 inline constexpr unsigned cudaStreamNonBlocking = 1;
 inline constexpr unsigned cudaHostAllocDefault = 0;
+inline constexpr unsigned cudaEventDisableTiming = 2;
 struct EmulatedStream;
 using cudaStream_t = EmulatedStream*;
+struct EmulatedEvent;
+using cudaEvent_t = EmulatedEvent*;
 struct EmulatedGraph;
 using cudaGraph_t = EmulatedGraph*;
 using cudaGraphExec_t = EmulatedGraph*;
@@ -149,6 +152,10 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph,
@@ -185,6 +192,8 @@ void fail(Fault what, int nth, cudaError_t e);
 // Every later call returns `e`; cudaSuccess ends that.
 void break_device(cudaError_t e);
 int live_allocations();
+// Kernels, copies and fills that were started and that nobody has waited for.
+int waiting();
 // Products round as tensor cores do at their worst; much slower.
 void cut_sums(bool on);
 // Calls since the last reset: what the host started itself, and graphs.

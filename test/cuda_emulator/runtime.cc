@@ -58,8 +58,13 @@ using namespace emulator;
 
 struct EmulatedStream {
   Queue queue;
+  uint64_t performed = 0;  // in all, of what was ever in the queue
   EmulatedGraph* capturing = nullptr;
   bool invalid = false;  // what is being captured
+};
+struct EmulatedEvent {
+  EmulatedStream* stream = nullptr;
+  uint64_t after = 0;  // so much of the stream's work
 };
 struct EmulatedGraph {
   Queue nodes;
@@ -95,12 +100,14 @@ void perform(Work& w) {
   }
 }
 
-void drain(EmulatedStream& s) {
+// As much of what waits as a card must have done by then, and nothing behind it.
+void drain(EmulatedStream& s, uint64_t after = ~uint64_t{0}) {
   if (s.capturing != nullptr) return;
-  for (Work& w : s.queue) {
-    if (broken == cudaSuccess) perform(w);
+  size_t done = 0;
+  for (; done < s.queue.size() && s.performed < after; ++done, ++s.performed) {
+    if (broken == cudaSuccess) perform(s.queue[done]);
   }
-  s.queue.clear();
+  s.queue.erase(s.queue.begin(), s.queue.begin() + static_cast<std::ptrdiff_t>(done));
 }
 void drain_all() {
   drain(legacy());
@@ -156,6 +163,12 @@ void emulator::break_device(cudaError_t e) { broken = last_error = e; }
 int emulator::live_allocations() {
   const std::lock_guard lock(device_mutex);
   return static_cast<int>(allocations.size());
+}
+int emulator::waiting() {
+  const std::lock_guard lock(device_mutex);
+  size_t sum = 0;
+  for (auto& [stream, exists] : streams) sum += stream->queue.size();
+  return static_cast<int>(sum);
 }
 Calls emulator::calls() { return made; }
 void emulator::reset_calls() {
@@ -299,6 +312,30 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   EmulatedStream& s = stream_of(stream);
   if (s.capturing != nullptr) return s.invalid = true, answer(cudaErrorStreamCaptureUnsupported);
   drain(s);
+  return answer();
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  const std::lock_guard lock(device_mutex);
+  if (broken != cudaSuccess) return answer();
+  *event = new EmulatedEvent;
+  return answer();
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  const std::lock_guard lock(device_mutex);
+  delete event;
+  return answer();
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const std::lock_guard lock(device_mutex);
+  if (broken != cudaSuccess) return answer();
+  EmulatedStream& s = stream_of(stream);
+  if (s.capturing != nullptr) return s.invalid = true, answer(cudaErrorStreamCaptureUnsupported);
+  *event = {&s, s.performed + s.queue.size()};
+  return answer();
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  const std::lock_guard lock(device_mutex);
+  if (event->stream != nullptr) drain(*event->stream, event->after);
   return answer();
 }
 cudaError_t cudaDeviceSynchronize() {

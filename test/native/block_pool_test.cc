@@ -197,7 +197,7 @@ TEST(sequence_refuses_bad_transitions) {
   EXPECT_THROWS_CODE(Code::kInternal, set.advance({{-1, 5}}));
   EXPECT_THROWS_CODE(Code::kInternal, set.advance({{0, 5}, {0, 6}, {0, 7}}));
   std::vector<BlockCopy> copies;
-  EXPECT_THROWS_CODE(Code::kInternal, set[0].own(4, &copies));
+  EXPECT_THROWS_CODE(Code::kInternal, set[0].own(5, &copies));  // nothing is known of 4
   EXPECT_THROWS_CODE(Code::kInternal, set[0].committed(3));
   EXPECT_EQ(pool.used(), int64_t{0});
 }

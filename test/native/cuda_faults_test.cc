@@ -81,6 +81,61 @@ TEST(cuda_graph_makes_a_step_one_launch) {
   }
 }
 
+// Two kinds of graph, one for each place of a step in flight; then one call a step as well.
+TEST(cuda_graph_of_steps_in_flight) {
+  Stack stack;
+  Greedy greedy(&stack);
+  greedy.submit({1, 2}, false);
+  for (int i = 0; i < 12; ++i) {
+    emulator::reset_calls();
+    greedy.submit({2, 1}, true);
+    const emulator::Calls c = emulator::calls();
+    if (i >= 4) EXPECT_EQ(c.graph_launches, 1);
+    if (i >= 4) EXPECT_EQ(c.launches + c.captures + c.copies, 0);
+    greedy.collect();
+  }
+  greedy.collect();
+}
+
+// Results of a step are there as soon as it is done: nothing of the step behind it was waited for.
+TEST(cuda_collect_waits_for_one_step) {
+  Stack stack;
+  Greedy greedy(&stack);
+  greedy.submit({0, 1, 2}, false);
+  const int of_one = emulator::waiting();
+  EXPECT(of_one > 8);
+  for (int i = 0; i < 6; ++i) {
+    greedy.submit({2, 1, 0}, true);
+    EXPECT_EQ(emulator::waiting(), 2 * of_one);
+    greedy.collect();
+    EXPECT_EQ(emulator::waiting(), of_one);
+  }
+  greedy.collect();
+  EXPECT_EQ(emulator::waiting(), 0);
+}
+
+// What cannot be started behind a step in flight is its own failure, not that step's.
+TEST(cuda_refused_launches_behind_a_step_in_flight) {
+  Stack healthy;
+  Greedy sound(&healthy);
+  sound.submit({0, 1}, false);
+  const std::vector<double> want = sound.collect();
+  for (const Fault what : {Fault::kLaunch, Fault::kCopy}) {
+    for (int nth = 1; nth <= 2; ++nth) {
+      Stack stack;
+      Greedy greedy(&stack);
+      greedy.submit({0, 1}, false);
+      emulator::fail(what, nth, cudaErrorLaunchOutOfResources);
+      greedy.submit({1, 0}, true);
+      no_fault();
+      EXPECT(greedy.collect() == want);
+      EXPECT_THROWS_CODE(Code::kDevice, greedy.collect());
+      EXPECT_EQ(emulator::waiting(), 0);
+      stack.step({{0, 0, 5, false}});
+    }
+  }
+}
+
 // A norm that its product can do itself is no launch: one or two rows have fewer than three.
 TEST(cuda_norm_is_fused_for_few_rows) {
   const auto launches = [](int64_t rows) {
@@ -194,9 +249,15 @@ TEST(cuda_zz_sticky_error_is_fatal_for_every_model) {
   Stack second;
   first.step({{0, 0, 3, false}});
   const auto cpu = make_ops({.device = "cpu"});
-  emulator::fail(Fault::kExecute, 2, cudaErrorIllegalAddress);
+  Greedy greedy(&first);
+  emulator::reset_calls();
+  greedy.submit({0}, false);
+  const int of_one = emulator::calls().launches;
+  greedy.submit({0}, true);
+  emulator::fail(Fault::kExecute, of_one + 2, cudaErrorIllegalAddress);  // in the second one
+  greedy.collect();
   try {
-    first.step({{0, 3, 1, true}});
+    greedy.collect();
     EXPECT(false);
   } catch (const Error& e) {
     EXPECT_EQ(show(e.code()), show(Code::kDevice));

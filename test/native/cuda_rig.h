@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -89,6 +90,7 @@ class Stack {
     ops_->submit();
   }
   Ops& ops() { return *ops_; }
+  int64_t blocks_each() const { return each_; }
   // Everything that the last step's select gave, per piece.
   const std::vector<std::vector<double>>& answers() const { return answers_; }
 
@@ -123,6 +125,76 @@ class Stack {
   Kv kv_;
   int64_t each_ = 0;
   std::vector<std::vector<double>> answers_;
+};
+
+// Greedy decoding on a Stack: every step has one row of each of some sequences, in any order, whose
+// tokens come from the host or from the step in flight.
+class Greedy {
+ public:
+  explicit Greedy(Stack* stack) : stack_(stack) {
+    stack->step({{0, 0, 250, false}, {1, 0, 40, false}, {2, 0, 7, false}});
+    for (int64_t s = 0; s < Stack::kSequences; ++s) next_[s] = {s == 0 ? 250 : s == 1 ? 40 : 7, 5};
+  }
+
+  // Starts a step of these sequences. `fed`: all were in the step before, which is in flight.
+  void submit(const std::vector<int64_t>& sequences, bool fed) {
+    Step& step = steps_.emplace_back();
+    step.sequences = sequences;
+    for (const int64_t s : sequences) {
+      const auto row = static_cast<int64_t>(step.rows.size());
+      step.tables.push_back({});
+      for (int64_t b = 0; b < stack_->blocks_each(); ++b) {
+        step.tables.back().push_back(static_cast<int32_t>(b * Stack::kSequences + s));
+      }
+      step.rows.push_back({row, 1, next_[s].position++, step.tables.back().data(),
+                           stack_->blocks_each()});
+      step.tokens.push_back(next_[s].token);
+      step.selects.push_back({.row = row, .temperature = 0.7F});
+      if (fed) step.sources.push_back(place_in_last_[s]);
+    }
+    for (size_t i = 0; i < sequences.size(); ++i) {
+      place_in_last_[sequences[i]] = static_cast<int32_t>(i);
+    }
+    const auto count = static_cast<int64_t>(sequences.size());
+    stack_->start({count, count, fed ? nullptr : step.tokens.data(), step.rows.data(), count,
+                   fed ? step.sources.data() : nullptr}, step.selects);
+  }
+  // Everything that the oldest step in flight gave, in order of the sequences' numbers.
+  std::vector<double> collect() {
+    const std::vector<SelectResult>& results = stack_->ops().collect();
+    const Step& step = steps_[collected_++];
+    std::vector<double> all;
+    for (int64_t s = 0; s < Stack::kSequences; ++s) {
+      for (size_t i = 0; i < step.sequences.size(); ++i) {
+        if (step.sequences[i] != s) continue;
+        const SelectResult& r = results.at(i);
+        EXPECT_EQ(r.candidate_count, kCandidates);
+        next_[s].token = r.candidate_ids[0];
+        all.insert(all.end(), {static_cast<double>(r.rest_max), r.rest_sum_exp});
+        all.insert(all.end(), r.candidate_ids, r.candidate_ids + r.candidate_count);
+        all.insert(all.end(), r.candidate_logits, r.candidate_logits + r.candidate_count);
+      }
+    }
+    return all;
+  }
+
+ private:
+  struct Step {
+    std::vector<int64_t> sequences;
+    std::vector<std::vector<int32_t>> tables;
+    std::vector<SequenceRows> rows;
+    std::vector<int32_t> tokens, sources;
+    std::vector<SelectRow> selects;
+  };
+  struct Next {
+    int64_t position = 0;
+    int32_t token = 0;
+  };
+  Stack* stack_;
+  std::deque<Step> steps_;
+  size_t collected_ = 0;
+  Next next_[Stack::kSequences];
+  int32_t place_in_last_[Stack::kSequences] = {};
 };
 
 // Rows [first, first + count) of `all` have the bits of `want`.

@@ -56,6 +56,33 @@ TEST(cuda_replayed_steps_have_the_same_bits) {
   }
 }
 
+// A step that takes its tokens from the one in flight gives the same bits as one that gets them
+// from the host: whatever the order of the rows, also when some stay behind, and over all the ways
+// in which a step is started.
+TEST(cuda_tokens_fed_back_on_the_card) {
+  Stack by_host;
+  Stack by_card;
+  Greedy host(&by_host);
+  Greedy card(&by_card);
+  const auto sequences = [](int64_t i) -> std::vector<int64_t> {
+    if (i >= 13) return {i % 2 * 2};
+    if (i >= 9) return i % 2 == 0 ? std::vector<int64_t>{2, 0} : std::vector<int64_t>{0, 2};
+    return {i % 3, (i + 1) % 3, (i + 2) % 3};
+  };
+  constexpr int64_t kSteps = 16;
+  std::vector<std::vector<double>> want;
+  for (int64_t i = 0; i < kSteps; ++i) {
+    host.submit(sequences(i), false);
+    want.push_back(host.collect());
+  }
+  const auto is_fed = [](int64_t i) { return i != 0 && i != 8 && i < 14; };
+  for (int64_t i = 0; i < kSteps; ++i) {
+    if (!is_fed(i)) card.submit(sequences(i), false);  // nothing is in flight
+    if (i + 1 < kSteps && is_fed(i + 1)) card.submit(sequences(i + 1), true);
+    EXPECT(card.collect() == want[static_cast<size_t>(i)]);
+  }
+}
+
 // An abandoned step leaves nothing behind that the next one could read.
 TEST(cuda_abandoned_step) {
   Stack stack;
@@ -66,6 +93,25 @@ TEST(cuda_abandoned_step) {
   stack.ops().begin({2, 0, tokens, &rows, 1});
   const std::vector<float> again = stack.step({{0, 0, 5, false}});
   EXPECT(want == again);
+}
+
+// Nor does one that was begun while another one was in flight.
+TEST(cuda_abandoned_step_behind_one_in_flight) {
+  Stack sound;
+  Greedy want(&sound);
+  Stack stack;
+  Greedy greedy(&stack);
+  std::vector<double> last;
+  for (int64_t i = 0; i < 4; ++i) {
+    want.submit({1, 0}, false);
+    last = want.collect();
+    greedy.submit({1, 0}, false);
+    const int32_t source = 0;
+    const int32_t table[] = {1, 4, 7};
+    const SequenceRows rows = {0, 1, 44, table, 3};
+    stack.ops().begin({1, 1, nullptr, &rows, 1, &source});
+    EXPECT(greedy.collect() == last);
+  }
 }
 
 TEST(cuda_device_names) {

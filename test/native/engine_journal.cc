@@ -1,9 +1,19 @@
 // engine_journal.cc: the checks of engine_journal.h.
 #include "engine_journal.h"
 
+#include <chrono>
+#include <thread>
+
 #include "harness.h"
 
 namespace polylm::test {
+
+int64_t kv_tokens_left(const Engine& engine) {
+  for (int i = 0; i < 10000 && engine.stats().kv_tokens_used > 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return engine.stats().kv_tokens_used;
+}
 
 void Journal::add(const Event& event) {
   Entry& entry = entries_[event.request];

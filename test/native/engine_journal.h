@@ -7,9 +7,13 @@
 #include <string>
 #include <vector>
 
-#include "engine/request.h"
+#include "engine/engine.h"
 
 namespace polylm::test {
+
+// kv_tokens_used of an engine whose requests have all ended: a step in flight may hold blocks for a
+// moment longer.
+int64_t kv_tokens_left(const Engine& engine);
 
 class Journal {
  public:

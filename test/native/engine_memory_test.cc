@@ -155,9 +155,10 @@ class Bench {
   int64_t events_ = 0;
 };
 
-std::unique_ptr<Model> sim_model(int64_t vocab) {
+std::unique_ptr<Model> sim_model(int64_t vocab, bool feeds_back = false) {
   SimOptions options;
   options.vocab = vocab;
+  options.feeds_back = feeds_back;
   return std::make_unique<SimModel>(options);
 }
 
@@ -211,6 +212,19 @@ TEST(engine_memory_steps_of_samplers_make_no_heap_call) {
     bench.submit(one.request);
     expect_no_calls(&bench, one.name, one.request.params.speculate_lookup ? 3 : kTokens - 1);
   }
+}
+
+TEST(engine_memory_steps_ahead_make_no_heap_call) {
+  auto model = sim_model(130, true);
+  const auto& sim = static_cast<const SimOps&>(model->ops());
+  Bench bench(std::move(model));
+  for (int64_t i = 0; i < 5; ++i) {
+    bench.submit(generating(counting(9 + i)));
+    expect_no_calls(&bench, "one step ahead", kTokens - 1);
+  }
+  for (int64_t i = 0; i < 5; ++i) bench.submit(generating(counting(9 + i)));
+  expect_no_calls(&bench, "several rows ahead", kTokens - 1);
+  EXPECT(sim.fed_steps() > 6 * (kTokens - 4));
 }
 
 TEST(engine_memory_steps_of_beams_make_no_heap_call) {

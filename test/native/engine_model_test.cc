@@ -2,6 +2,7 @@
 // once, in small chunks, sharing cached beginnings, must give bit for bit what each gives alone.
 // Not here: whether the numbers are right (model_test.cc, fixtures_test.cc).
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 #include "backends.h"
@@ -30,10 +31,9 @@ std::unique_ptr<Model> random_model(const std::string& device, Precision precisi
 }
 
 // Ends all requests of an engine that was given to it; events in order of the ids.
-std::vector<Event> run_all(const std::string& device, Precision precision,
-                           const EngineOptions& options, const std::vector<Request>& requests,
-                           bool one_by_one) {
-  Engine engine(random_model(device, precision), nullptr, options, nullptr);
+std::vector<Event> run_all(std::unique_ptr<Model> model, const EngineOptions& options,
+                           const std::vector<Request>& requests, bool one_by_one) {
+  Engine engine(std::move(model), nullptr, options, nullptr);
   Journal journal(true);
   std::vector<uint64_t> ids;
   std::vector<Event> events;
@@ -53,7 +53,7 @@ std::vector<Event> run_all(const std::string& device, Precision precision,
     wait_for(id);
     last.push_back(journal.of(id).last);
   }
-  EXPECT_EQ(engine.stats().kv_tokens_used, int64_t{0});
+  EXPECT_EQ(kv_tokens_left(engine), int64_t{0});
   return last;
 }
 
@@ -91,8 +91,9 @@ void expect_same_alone_and_together(const std::string& device, Precision precisi
   together.budget_mixed = 37;
   together.budget_prefill = 61;
   together.prefix_cache = true;
-  const std::vector<Event> a = run_all(device, precision, alone, requests, true);
-  const std::vector<Event> b = run_all(device, precision, together, requests, false);
+  const std::vector<Event> a = run_all(random_model(device, precision), alone, requests, true);
+  const std::vector<Event> b =
+      run_all(random_model(device, precision), together, requests, false);
   int64_t cached = 0;
   for (size_t i = 0; i < requests.size(); ++i) {
     EXPECT(a[i].result != nullptr && b[i].result != nullptr);
@@ -112,14 +113,79 @@ void expect_same_alone_and_together(const std::string& device, Precision precisi
 #ifdef POLYLM_CUDA
 // Here roles matter: what is generated, in whatever batch, as a graph or not, guessed or chosen or
 // found in the cache, has its own bits, and so has what is a prompt, however it is cut.
-void on_card(Precision precision) {
+void need_card() {
   try {
     make_ops({.device = "cuda"});
   } catch (const Error& e) {
     skip(e.message());
   }
+}
+void on_card(Precision precision) {
+  need_card();
   expect_same_alone_and_together("cuda", precision);
 }
+
+// A model that counts the steps whose tokens the device takes from the step in flight.
+class Counting final : public Model {
+ public:
+  Counting(std::unique_ptr<Model> model, std::atomic<int64_t>* fed)
+      : model_(std::move(model)), fed_(fed) {}
+  const ModelConfig& config() const override { return model_->config(); }
+  Ops& ops() override { return model_->ops(); }
+  const Kv& kv() const override { return model_->kv(); }
+  int64_t parameter_count() const override { return model_->parameter_count(); }
+  void reserve(const StepLimits& limits, int64_t kv_blocks) override {
+    model_->reserve(limits, kv_blocks);
+  }
+  bool forward(const StepInputs& in, const SelectRows& select,
+               const std::atomic<bool>& stop) override {
+    if (in.sources != nullptr) ++*fed_;
+    return model_->forward(in, select, stop);
+  }
+
+ private:
+  std::unique_ptr<Model> model_;
+  std::atomic<int64_t>* fed_;
+};
+
+// A ban of repetitions longer than the text bans nothing, but it is the host's to say so: the
+// tokens of such requests are never fed back. Bits of log-probabilities included.
+void expect_same_fed_back_or_not(Precision precision) {
+  need_card();
+  std::vector<Request> requests;
+  for (int64_t i = 0; i < 5; ++i) {
+    std::vector<int32_t> ids;
+    for (int64_t j = 0; j < 3 + 17 * i; ++j) ids.push_back(static_cast<int32_t>((j * j + i) % 290));
+    requests.push_back(ids_request(ids, i == 0 ? 30 : 12));
+    requests.back().params.logprobs = 2;
+    requests.back().params.stop_token_ids = {static_cast<int32_t>(7 * i), 44, 55, 66};
+  }
+  EngineOptions options;
+  options.context_size = kContext;
+  options.max_sequences = 4;
+  options.kv_blocks = 200;
+  options.prefix_cache = true;
+  std::vector<Event> ends[2];
+  std::atomic<int64_t> fed[2] = {{0}, {0}};
+  for (size_t hosts = 0; hosts < 2; ++hosts) {
+    for (Request& request : requests) {
+      request.params.no_repeat_ngram_size = hosts == 1 ? 2 * kContext : 0;
+    }
+    auto model = std::make_unique<Counting>(random_model("cuda", precision), &fed[hosts]);
+    ends[hosts] = run_all(std::move(model), options, requests, false);
+  }
+  EXPECT(fed[0] > 10);
+  EXPECT_EQ(fed[1].load(), int64_t{0});
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT(ends[0][i].result != nullptr && ends[1][i].result != nullptr);
+    if (ends[0][i].result == nullptr || ends[1][i].result == nullptr) continue;
+    Outcome expected;
+    expected.result = *ends[1][i].result;
+    EXPECT_EQ(difference(expected, ends[0][i]), std::string());
+  }
+}
+TEST(engine_model_cuda_bf16_fed_back_or_not) { expect_same_fed_back_or_not(Precision::kBf16); }
+TEST(engine_model_cuda_fp32_fed_back_or_not) { expect_same_fed_back_or_not(Precision::kFp32); }
 TEST(engine_model_cuda_bf16_alone_and_together) { on_card(Precision::kBf16); }
 #ifndef POLYLM_FEW_FIXTURES
 TEST(engine_model_cuda_fp32_alone_and_together) { on_card(Precision::kFp32); }

@@ -41,9 +41,11 @@ TEST(engine_sim_every_result_equals_its_run_alone) {
     }
     all.add(simulation.happened());
   }
-  std::printf("  %llu seeds: %lld engine steps, %lld requests, %lld device faults, %lld failed "
-              "allocations (%lld survived), %lld disposals\n",
+  std::printf("  %llu seeds: %lld engine steps (%lld ahead of results, %lld ends in flight), %lld "
+              "requests, %lld device faults, %lld failed allocations (%lld survived), %lld "
+              "disposals\n",
               static_cast<unsigned long long>(seeds), static_cast<long long>(all.steps),
+              static_cast<long long>(all.ahead), static_cast<long long>(all.ended_in_flight),
               static_cast<long long>(all.ends), static_cast<long long>(all.device_faults),
               static_cast<long long>(all.lost_memory), static_cast<long long>(all.survived),
               static_cast<long long>(all.disposals));
@@ -57,6 +59,8 @@ TEST(engine_sim_every_result_equals_its_run_alone) {
   EXPECT(all.lost_memory > 50);
   EXPECT(all.survived > all.lost_memory / 2);
   EXPECT(all.disposals > 5);
+  EXPECT(all.ahead > static_cast<int64_t>(seeds) * 20);
+  EXPECT(all.ended_in_flight > static_cast<int64_t>(seeds));
 }
 
 TEST(engine_sim_replays_from_its_seed) {
@@ -74,7 +78,8 @@ TEST(engine_sim_replays_from_its_seed) {
 }
 
 // The simulator must notice what it is there for.
-void expect_noticed(const char* what, void (*bug)(SimOptions*), bool by_violation) {
+void expect_noticed(const char* what, void (*bug)(SimOptions*), bool by_violation,
+                    double plain = 0.0) {
   Rng rng(seed() + 7);
   Scenario s = random_scenario(rng);
   s.sim.block_tokens = 4;
@@ -82,6 +87,8 @@ void expect_noticed(const char* what, void (*bug)(SimOptions*), bool by_violatio
   s.sim.fault_every = 0;
   s.lost_memory = s.disposals = 0.0;
   s.sim.roles_matter = true;
+  s.sim.feeds_back = true;
+  s.mix.plain = plain;
   s.sim.vocab = 61;
   s.with_text = s.mix.text = false;
   s.engine.context_size = 96;
@@ -102,6 +109,7 @@ TEST(engine_sim_canaries_are_noticed) {
   expect_noticed("a wrong block", [](SimOptions* o) { o->wrong_block_every = 40; }, true);
   expect_noticed("a missed copy", [](SimOptions* o) { o->skip_copies = true; }, true);
   expect_noticed("a wrong role", [](SimOptions* o) { o->swap_roles = true; }, false);
+  expect_noticed("a wrong source", [](SimOptions* o) { o->wrong_source = true; }, false, 0.8);
 }
 
 // ------------------------------------------------------------------------------- with threads
@@ -237,7 +245,7 @@ void threaded_run(uint64_t run_seed, int ending) {
   if (ending != 2) {
     EXPECT_EQ(stats.running, int64_t{0});
     EXPECT_EQ(stats.waiting, int64_t{0});
-    EXPECT_EQ(stats.kv_tokens_used, int64_t{0});
+    EXPECT_EQ(kv_tokens_left(engine), int64_t{0});
   }
   engine.close();
   consumer.finish(&engine);

@@ -124,6 +124,7 @@ SimOps::SimOps(const SimOptions& options) : options_(options) {
   info_.name = "simulated";
   info_.block_tokens = options.block_tokens;
   info_.roles_matter = options.roles_matter;
+  info_.feeds_back = options.feeds_back;
 }
 
 DeviceMemory SimOps::memory() const {
@@ -156,8 +157,10 @@ Kv SimOps::do_make_kv(const KvShape& shape) {
 
 void SimOps::do_reserve(const StepLimits& limits) {
   seen_.resize(at(limits.rows));
-  rows_.resize(at(limits.select_rows));
-  for (SimRow& row : rows_) row.logits.resize(at(limits.vocab));
+  for (Made& made : made_) {
+    made.rows.resize(at(limits.select_rows));
+    for (SimRow& row : made.rows) row.logits.resize(at(limits.vocab));
+  }
 }
 
 void SimOps::do_copy_blocks(const Kv&, const BlockCopy* copies, int64_t count) {
@@ -175,17 +178,18 @@ void SimOps::do_copy_blocks(const Kv&, const BlockCopy* copies, int64_t count) {
 // Whether and where this step will fail.
 void SimOps::plan_fault() {
   const uint64_t bits = mix(options_.seed * 31 + ++begun_);
-  fault_planned_ = options_.fault_every != 0 && bits % options_.fault_every == 0;
-  fault_place_ = static_cast<Place>((bits >> 32) % 6);
-  fault_kind_ = (bits >> 40) % 3;
+  made().fault_planned = options_.fault_every != 0 && bits % options_.fault_every == 0;
+  made().fault_place = static_cast<Place>((bits >> 32) % 6);
+  made().fault_kind = (bits >> 40) % 3;
 }
 
 void SimOps::maybe_throw(Place place) {
-  if (!fault_planned_ || fault_place_ != place) return;
-  fault_planned_ = false;
+  Made& m = made();
+  if (!m.fault_planned || m.fault_place != place) return;
+  m.fault_planned = false;
   // A row that cannot be fetched ends its request unless the device is gone.
-  if (place == Place::kFullRow || fault_kind_ == 0) throw_fault(Code::kDevice, false);
-  throw_fault(Code::kInternal, fault_kind_ == 1);
+  if (place == Place::kFullRow || m.fault_kind == 0) throw_fault(Code::kDevice, false);
+  throw_fault(Code::kInternal, m.fault_kind == 1);
 }
 
 void SimOps::do_begin() {
@@ -193,20 +197,64 @@ void SimOps::do_begin() {
   maybe_throw(Place::kBegin);
   prompt_rows_seen_ += step().rows - step().generated_rows;
   max_rows_seen_ = std::max(max_rows_seen_, step().rows);
-  tables_.clear();
+  made().in_flight = false;
+  made().sequences.assign(step().sequences, step().sequences + step().sequence_count);
+  made().tables.clear();
   for (int64_t i = 0; i < step().sequence_count; ++i) {
     const SequenceRows& s = step().sequences[i];
-    tables_.emplace_back(s.blocks, s.blocks + s.block_count);
+    std::vector<int32_t>& table =
+        made().tables.emplace_back(s.blocks, s.blocks + s.block_count);
     ++sequences_seen_;
     const int64_t every = options_.wrong_block_every;
     if (every > 0 && sequences_seen_ % every == 0) {
-      tables_.back()[0] = static_cast<int32_t>((tables_.back()[0] + 1) % kv_shape_.blocks);
+      table[0] = static_cast<int32_t>((table[0] + 1) % kv_shape_.blocks);
     }
+  }
+  if (step().sources == nullptr) return;
+  ++fed_steps_;
+  check_follows();
+}
+
+// A row whose token comes from the step in flight must follow the row that chooses it.
+void SimOps::check_follows() {
+  const Made& before = made_[1 - slot()];
+  for (int64_t i = 0; i < step().sequence_count; ++i) {
+    const SequenceRows& s = step().sequences[i];
+    const int64_t chosen_by = before.wanted[at(step().sources[s.first_row])].row;
+    size_t j = 0;
+    while (before.sequences[j].first_row + before.sequences[j].row_count <= chosen_by) ++j;
+    const SequenceRows& parent = before.sequences[j];
+    const int64_t position = parent.first_position + chosen_by - parent.first_row;
+    const int64_t shared = position / options_.block_tokens + 1;
+    const bool follows = s.row_count == 1 && s.first_position == position + 1 &&
+                         std::equal(s.blocks, s.blocks + shared, before.tables[j].begin());
+    if (!follows && options_.wrong_block_every == 0) ++violations_;
   }
 }
 
+std::vector<int32_t> SimOps::blocks_in_flight() const {
+  std::vector<int32_t> blocks;
+  for (const Made& m : made_) {
+    for (size_t i = 0; m.in_flight && i < m.sequences.size(); ++i) {
+      const SequenceRows& s = m.sequences[i];
+      for (int64_t p = s.first_position; p < s.first_position + s.row_count; ++p) {
+        blocks.push_back(m.tables[i][at(p / options_.block_tokens)]);
+      }
+    }
+  }
+  return blocks;
+}
+
+int32_t SimOps::token_of(int64_t row) const {
+  if (step().sources == nullptr) return step().tokens[row];
+  const int64_t right = step().sources[row];
+  const int64_t source = options_.wrong_source ? std::max<int64_t>(0, right - 1) : right;
+  const SelectResult& chosen = made_[1 - slot()].results[at(source)];
+  return chosen.candidate_count > 0 ? chosen.candidate_ids[0] : 0;
+}
+
 SimOps::Cell& SimOps::cell(int64_t layer, const SequenceRows& s, int64_t position) {
-  const std::vector<int32_t>& table = tables_[at(&s - step().sequences)];
+  const std::vector<int32_t>& table = made().tables[at(&s - step().sequences)];
   const int64_t block = table[at(position / options_.block_tokens)];
   const int64_t slot = (layer * kv_shape_.blocks + block) * options_.block_tokens;
   return cells_[at(slot + position % options_.block_tokens)];
@@ -223,7 +271,7 @@ void SimOps::do_qkv(const QkvArgs& a) {
       const int64_t row = s.first_row + r;
       const int64_t position = s.first_position + r;
       Cell written;
-      written.token = step().tokens[row];
+      written.token = token_of(row);
       written.position = static_cast<int32_t>(position);
       written.generated = options_.roles_matter &&
                           row < step().generated_rows - (options_.swap_roles ? 1 : 0);
@@ -257,11 +305,12 @@ void SimOps::do_attend(const AttendArgs& a) {
 
 void SimOps::do_select(const SelectArgs& a) {
   maybe_throw(Place::kSelect);
-  wanted_.assign(a.rows, a.rows + a.row_count);
-  results_.clear();
+  Made& m = made();
+  m.wanted.assign(a.rows, a.rows + a.row_count);
+  m.results.clear();
   for (int64_t i = 0; i < a.row_count; ++i) {
-    sim_logits(options_, seen_[at(a.rows[i].row)], rows_[at(i)].logits.data());
-    results_.push_back(sim_select(a.rows[i], &rows_[at(i)]));
+    sim_logits(options_, seen_[at(a.rows[i].row)], m.rows[at(i)].logits.data());
+    m.results.push_back(sim_select(a.rows[i], &m.rows[at(i)]));
   }
 }
 
@@ -272,15 +321,16 @@ void SimOps::throw_fault(Code code, bool is_bad_alloc) {
 }
 
 const std::vector<SelectResult>& SimOps::do_collect() {
+  made().in_flight = false;
   maybe_throw(Place::kCollect);
   if (steps_++ == options_.fault_step) throw_fault(options_.fault, options_.fault_is_bad_alloc);
-  return results_;
+  return made().results;
 }
 
 const float* SimOps::do_full_row(int64_t select_index) {
-  POLYLM_CHECK(wanted_[at(select_index)].keep_full);
+  POLYLM_CHECK(made().wanted[at(select_index)].keep_full);
   maybe_throw(Place::kFullRow);
-  return rows_[at(select_index)].logits.data();
+  return made().rows[at(select_index)].logits.data();
 }
 
 SimModel::SimModel(const SimOptions& options) : options_(options), ops_(options) {

@@ -23,6 +23,7 @@ struct SimOptions {
   int64_t context = 96;
   uint64_t seed = 1;
   bool roles_matter = true;  // logits depend on which tokens were generated
+  bool feeds_back = false;   // a step may follow one in flight
   // One history in so many has NaN logits; 0: none. A function of the history, like everything.
   uint64_t nan_every = 0;
   // Every layer takes so long, to have something to interrupt.
@@ -39,6 +40,7 @@ struct SimOptions {
   bool skip_copies = false;       // copy_blocks does nothing
   int64_t wrong_block_every = 0;  // one sequence in so many reads a foreign block
   bool swap_roles = false;        // one generated row counts as prompt
+  bool wrong_source = false;      // tokens in flight come from the row before the right one
 };
 
 // The history of one sequence, extended token by token. Give `generated` only where roles matter.
@@ -65,6 +67,10 @@ class SimOps final : public Ops {
   int64_t steps() const { return steps_; }
   int64_t prompt_rows_seen() const { return prompt_rows_seen_; }
   int64_t max_rows_seen() const { return max_rows_seen_; }
+  // Steps that took their tokens from one in flight.
+  int64_t fed_steps() const { return fed_steps_; }
+  // Blocks that steps in flight write.
+  std::vector<int32_t> blocks_in_flight() const;
   // What the last fault of fault_every threw.
   Code fault_thrown() const { return fault_thrown_; }
 
@@ -84,13 +90,27 @@ class SimOps final : public Ops {
   void do_attend(const AttendArgs& a) override;
   void do_linear(const LinearArgs& a) override;
   void do_select(const SelectArgs& a) override;
-  void do_submit() override {}
+  void do_submit() override { made().in_flight = true; }
   const std::vector<SelectResult>& do_collect() override;
   const float* do_full_row(int64_t select_index) override;
   void do_write_act(const Act& act, int64_t rows, const float* data) override;
   void do_read_act(const Act& act, int64_t rows, float* out) const override;
 
  private:
+  // Where a step may fail.
+  enum class Place : uint8_t { kBegin, kFirstLayer, kLastLayer, kSelect, kCollect, kFullRow };
+  // What is kept of a step until its results are no longer wanted.
+  struct Made {
+    bool in_flight = false;
+    std::vector<SequenceRows> sequences;
+    std::vector<std::vector<int32_t>> tables;  // of the sequences; a bug may change them
+    std::vector<SelectRow> wanted;
+    std::vector<SimRow> rows;
+    std::vector<SelectResult> results;
+    bool fault_planned = false;
+    Place fault_place = Place::kBegin;
+    uint64_t fault_kind = 0;
+  };
   struct Cell {
     int32_t token = -1;
     int32_t position = -1;
@@ -99,8 +119,9 @@ class SimOps final : public Ops {
   };
   Cell& cell(int64_t layer, const SequenceRows& s, int64_t position);
   void walk(int64_t layer, const SequenceRows& s);
-  // Where a step may fail.
-  enum class Place : uint8_t { kBegin, kFirstLayer, kLastLayer, kSelect, kCollect, kFullRow };
+  Made& made() { return made_[static_cast<size_t>(slot())]; }
+  int32_t token_of(int64_t row) const;
+  void check_follows();
   void plan_fault();
   void maybe_throw(Place place);
   [[noreturn]] void throw_fault(Code code, bool is_bad_alloc);
@@ -110,18 +131,13 @@ class SimOps final : public Ops {
   KvShape kv_shape_;
   std::vector<Cell> cells_;  // [layers, blocks, B]
   std::vector<uint64_t> seen_;  // [T] what attention saw in the last layer
-  std::vector<std::vector<int32_t>> tables_;  // of this step, when a bug changes them
-  std::vector<SimRow> rows_;
-  std::vector<SelectRow> wanted_;
-  std::vector<SelectResult> results_;
+  Made made_[2];
   int32_t handles_ = 0;
   int64_t violations_ = 0;
   int64_t steps_ = 0;
   uint64_t begun_ = 0;
-  bool fault_planned_ = false;  // in this step
-  Place fault_place_ = Place::kBegin;
-  uint64_t fault_kind_ = 0;
   Code fault_thrown_ = Code::kInternal;
+  int64_t fed_steps_ = 0;
   int64_t sequences_seen_ = 0;
   int64_t max_rows_seen_ = 0;
   std::atomic<int64_t> prompt_rows_seen_{0};

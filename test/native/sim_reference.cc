@@ -162,6 +162,10 @@ std::string result_difference(const RequestResult& a, const RequestResult& b) {
 
 void random_sampling(Rng& rng, const SimOptions& options, const RequestMix& mix,
                      SamplingParams* params) {
+  if (chance(rng, 0.7)) params->stop_token_ids = {2};
+  if (chance(rng, 0.2)) params->stop_token_ids.push_back(static_cast<int32_t>(options.vocab - 1));
+  if (chance(rng, 0.3)) params->logprobs = pick(rng, 0, 3);
+  if (chance(rng, mix.plain)) return;
   params->seed = pick(rng, 0, 1000000);
   const int64_t style = pick(rng, 0, 9);
   if (style >= 8) {
@@ -180,9 +184,6 @@ void random_sampling(Rng& rng, const SimOptions& options, const RequestMix& mix,
   if (chance(rng, 0.2)) params->repetition_penalty = 1.3;
   if (chance(rng, 0.1)) params->no_repeat_ngram_size = 2;
   if (chance(rng, 0.1) && params->num_beams == 1) params->frequency_penalty = 0.5;
-  if (chance(rng, 0.3)) params->logprobs = pick(rng, 0, 3);
-  if (chance(rng, 0.7)) params->stop_token_ids = {2};
-  if (chance(rng, 0.2)) params->stop_token_ids.push_back(static_cast<int32_t>(options.vocab - 1));
   if (mix.text && chance(rng, 0.4)) params->stop = {chance(rng, 0.5) ? "ab" : "e c"};
 }
 
@@ -264,7 +265,7 @@ Request random_request(Rng& rng, const SimOptions& options, const RequestMix& mi
   request.stream = chance(rng, 0.5);
   request.return_on_abort = chance(rng, 0.3);
   request.max_tokens_given = true;
-  const int64_t kind = pick(rng, 0, 9);
+  const int64_t kind = chance(rng, mix.plain) ? 9 : pick(rng, 0, 9);
   if (kind == 0) {
     request.kind = RequestKind::kScore;
     request.score_from = pick(rng, 1, length);

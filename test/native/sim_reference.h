@@ -38,6 +38,7 @@ struct RequestMix {
   int64_t most_width = 6;
   bool text = false;  // stop strings
   bool alike = false;  // many prompts begin alike
+  double plain = 0.0;  // so many are greedy and nothing else
 };
 Request random_request(Rng& rng, const SimOptions& options, const RequestMix& mix);
 

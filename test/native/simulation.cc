@@ -38,6 +38,11 @@ Scenario random_scenario(Rng& rng) {
   s.sim.fault_every = chance(rng, 0.3) ? 150 : 0;
   s.lost_memory = chance(rng, 0.3) ? 0.05 : 0.0;
   s.disposals = chance(rng, 0.2) ? 0.005 : 0.0;
+  s.sim.feeds_back = chance(rng, 0.5);
+  if (s.sim.feeds_back && chance(rng, 0.7)) {  // otherwise hardly a step is alike as a whole
+    s.mix.plain = 0.95;
+    if (chance(rng, 0.7)) s.arrivals /= 4.0;
+  }
   return s;
 }
 
@@ -76,6 +81,8 @@ void Happened::add(const Happened& other) {
   lost_memory += other.lost_memory;
   survived += other.survived;
   disposals += other.disposals;
+  ahead += other.ahead;
+  ended_in_flight += other.ended_in_flight;
 }
 
 Simulation::Simulation(uint64_t seed, const Scenario& scenario)
@@ -91,6 +98,7 @@ void Simulation::load() {
     happened_.steps += counters.steps;
     happened_.aborted += counters.aborted;
     happened_.timeouts += counters.rejected;
+    happened_.ahead += model_->sim().fed_steps();
     violations_ += model_->sim().violations();
   }
   runner_ = nullptr;
@@ -106,6 +114,7 @@ Happened Simulation::happened() {
   all.steps += counters.steps;
   all.aborted += counters.aborted;
   all.timeouts += counters.rejected;
+  all.ahead += model_->sim().fed_steps();
   return all;
 }
 
@@ -125,7 +134,7 @@ void Simulation::run(int64_t turns) {
     }
     turn();
   }
-  while (!asked_.empty()) turn();
+  while (!asked_.empty() || runner_->busy()) turn();
   check_empty();
   if (violations() > 0) problem("the device saw foreign or missing history");
   const bool all_finish = s_.cancels == 0.0 && s_.sim.nan_every == 0 && s_.sim.fault_every == 0 &&
@@ -141,6 +150,15 @@ void Simulation::run(int64_t turns) {
 void Simulation::check_empty() {
   if (runner_->pool().used() != 0) problem("blocks leaked");
   if (runner_->reserved_blocks() != 0) problem("reservations leaked");
+}
+
+// A step in flight writes blocks of its own rows, also where a row's request has ended.
+void Simulation::check_in_flight() {
+  for (const int32_t block : model_->sim().blocks_in_flight()) {
+    if (runner_->pool().refs(block) == 0) problem("a step in flight writes a free block");
+  }
+  const int64_t in_flight = static_cast<int64_t>(model_->sim().blocks_in_flight().size());
+  if (in_flight > runner_->counters().running) ++happened_.ended_in_flight;
 }
 
 // Does what the engine's thread does, while allocations may fail.
@@ -161,6 +179,7 @@ void Simulation::guarded(F&& f) {
     take();
     if (memory_ends_ > (lost ? 1 : 0)) problem("lost memory ended more than one request");
     if (lost) ++happened_.survived;
+    check_in_flight();
     return;
   }
   const bool by_memory = lost && error->code() == Code::kInsufficientMemory;

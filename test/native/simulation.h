@@ -46,6 +46,8 @@ struct Happened {
   int64_t lost_memory = 0;    // allocations that failed
   int64_t survived = 0;       // of those: ended one request or none
   int64_t disposals = 0;
+  int64_t ahead = 0;            // steps that followed one in flight
+  int64_t ended_in_flight = 0;  // times that a request had a row in flight when it had ended
 
   void add(const Happened& other);
 };
@@ -76,6 +78,7 @@ class Simulation {
   void take_end(uint64_t id, const Event& event);
   std::string check(const Asked& asked, const Journal::Entry& entry);
   void check_empty();
+  void check_in_flight();
   void problem(const std::string& what);
 
   Rng rng_;
