@@ -26,11 +26,14 @@ void Pace::limit(PlanLimits* limits) const {
 
 void Pace::observe(int64_t generated_rows, int64_t prompt_rows, double ms) {
   if (prompt_rows == 0 && generated_rows > 0) base_ms_ = mixed(base_ms_, ms);
+  if (prompt_rows < kPaceRows) return;
   // The base is at most half of what a row is said to cost: a step that was quick by chance must
   // not make the next one endless.
-  if (prompt_rows >= kPaceRows) {
-    row_ms_ = mixed(row_ms_, std::max(ms - base_ms_, 0.5 * ms) / static_cast<double>(prompt_rows));
-  }
+  const double cost = std::max(ms - base_ms_, 0.5 * ms) / static_cast<double>(prompt_rows);
+  // Products of few rows cost more a row than those of many: the end of a prompt says nothing about
+  // whole steps, unless it was quicker.
+  const bool is_end = 2 * prompt_rows < rows_within(step_ms_);
+  if (!is_end || cost < row_ms_) row_ms_ = mixed(row_ms_, cost);
 }
 
 }  // namespace polylm

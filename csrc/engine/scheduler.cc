@@ -36,9 +36,12 @@ int64_t take_chunk(const RunView& run, int64_t computed, int64_t most, Left* lef
   return rows;
 }
 
-int64_t rows_for_prompts(const PlanLimits& limits, int64_t decode_rows) {
-  if (decode_rows == 0) return std::min(limits.budget_prefill, limits.prompt_alone);
-  const int64_t rows = std::min(limits.budget_mixed - decode_rows, limits.prompt_mixed);
+// `all`: what is left of all prompts. A step may go over its pace by a quarter to end them: a
+// step of its own for the last few rows would read all weights once more.
+int64_t rows_for_prompts(const PlanLimits& limits, int64_t decode_rows, int64_t all) {
+  const auto paced = [all](int64_t rows) { return all - rows <= rows / 4 ? all : rows; };
+  if (decode_rows == 0) return std::min(limits.budget_prefill, paced(limits.prompt_alone));
+  const int64_t rows = std::min(limits.budget_mixed - decode_rows, paced(limits.prompt_mixed));
   return std::max(rows, min_prefill_rows(limits));
 }
 
@@ -121,12 +124,15 @@ void plan(const std::vector<RunView>& runs, const PlanLimits& limits, BatchPlan*
   out->prefill.clear();
   out->rows = 0;
   int64_t sampled = 0;
+  int64_t prompt_rows = 0;  // that are left
   int64_t spare = limits.full_rows;
   for (size_t i = 0; i < runs.size(); ++i) {
     const RunView& run = runs[i];
     if (run.decode_rows > 0) {
       out->decode.push_back({static_cast<int64_t>(i), run.decode_rows});
       out->rows += run.decode_rows;
+    } else {
+      prompt_rows += run.prompt_rows - run.computed;
     }
     if (run.generate) sampled += std::max<int64_t>(1, run.decode_rows);
     spare -= std::max<int64_t>(1, run.decode_rows);
@@ -140,7 +146,7 @@ void plan(const std::vector<RunView>& runs, const PlanLimits& limits, BatchPlan*
     spare -= drafts;
   }
   Left left;
-  left.rows = rows_for_prompts(limits, out->rows);
+  left.rows = rows_for_prompts(limits, out->rows, prompt_rows);
   left.score_rows = kScoreRows;
   left.full_rows = limits.full_rows - sampled;
   plan_prompts(runs, limits, left, out);

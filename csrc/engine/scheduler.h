@@ -70,8 +70,10 @@ struct RunView {
 struct PlanLimits {
   int64_t budget_mixed = 0;
   int64_t budget_prefill = 0;
-  int64_t prompt_mixed = kUnlimited;  // rows of prompts beside generated rows: the pace (pace.h)
-  int64_t prompt_alone = kUnlimited;  // rows of prompts otherwise
+  // The pace (pace.h): rows of prompts beside generated rows, or otherwise; a quarter more where
+  // that ends all prompts.
+  int64_t prompt_mixed = kUnlimited;
+  int64_t prompt_alone = kUnlimited;
   int64_t full_rows = 0;  // sampled and keep_full rows of a step, >= sum of the requests' rows
 };
 int64_t min_prefill_rows(const PlanLimits& limits);

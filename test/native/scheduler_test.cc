@@ -98,8 +98,14 @@ void check_plan(const State& state, const BatchPlan& out) {
   }
   EXPECT_EQ(next_decode, out.decode.size());
   const PlanLimits& limits = state.limits;
-  const int64_t mixed = std::min(limits.budget_mixed - decode_rows, limits.prompt_mixed);
-  const int64_t budget = decode_rows == 0 ? std::min(limits.budget_prefill, limits.prompt_alone)
+  int64_t wanted = 0;
+  for (const RunView& run : state.runs) {
+    if (run.decode_rows == 0) wanted += run.prompt_rows - run.computed;
+  }
+  int64_t pace = decode_rows == 0 ? limits.prompt_alone : limits.prompt_mixed;
+  if (wanted <= pace + pace / 4) pace = wanted;
+  const int64_t mixed = std::min(limits.budget_mixed - decode_rows, pace);
+  const int64_t budget = decode_rows == 0 ? std::min(limits.budget_prefill, pace)
                                           : std::max(mixed, min_prefill_rows(limits));
   Used used;
   size_t next = 0;
@@ -391,6 +397,9 @@ TEST(scheduler_short_prompts_do_not_wait_for_long_ones) {
   EXPECT(rows({prompt_of(60), prompt_of(900), prompt_of(70)}) == (Rows{60, 70, 70}));
   EXPECT(rows({prompt_of(2000), prompt_of(30, true), prompt_of(80)}) == (Rows{100, 20, 80}));
   EXPECT(rows({prompt_of(2000), prompt_of(90), prompt_of(90)}) == (Rows{100, 90, 10}));
+  EXPECT(rows({prompt_of(250)}) == (Rows{250}));  // no step for the last 50 rows alone
+  EXPECT(rows({prompt_of(251)}) == (Rows{200}));
+  EXPECT(rows({prompt_of(200), prompt_of(50)}) == (Rows{200, 50}));
 }
 
 // ------------------------------------------------------------------------------------ pace
@@ -446,6 +455,12 @@ TEST(pace_forgets_a_stall_and_trusts_no_quick_step) {
   const int64_t before = limits.prompt_mixed;
   pace.limit(&limits);
   EXPECT_EQ(limits.prompt_mixed, before);
+  pace.observe(0, before / 2 - 1, machine.step(before));  // the slow end of a prompt: nor that
+  pace.limit(&limits);
+  EXPECT_EQ(limits.prompt_mixed, before);
+  pace.observe(0, before / 2, machine.step(before));
+  pace.limit(&limits);
+  EXPECT(limits.prompt_mixed < before);
 }
 
 TEST(pace_without_a_target_leaves_the_budgets_alone) {
