@@ -3,7 +3,8 @@
 // Incremental: without changes it takes a moment. Used by `npm run demo`, `npm test`, node-gyp (binding.gyp),
 // prebuildify (prebuild.mjs), and on a user's machine as `npx polylm-build`. Options of CMakeLists.txt come from the
 // environment: POLYLM_CMAKE_<NAME>=<value> is -D<NAME>=<value>; those that are not given keep their last value.
-// Trap: cmake-js is a development dependency; without it plain CMake does the same (CMakeLists.txt finds the headers).
+// Traps: cmake-js is a development dependency; without it plain CMake does the same (CMakeLists.txt finds the headers). On
+// Windows both would take Visual Studio, which does not do: there it is CMake with Ninja, which finds MinGW-w64.
 import { spawnSync } from 'node:child_process'
 import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -18,7 +19,7 @@ const compilerFloors = { gcc: 12, clang: 14 }
 const install = {
   linux: 'Debian, Ubuntu: sudo apt install g++ make cmake    Fedora: sudo dnf install gcc-c++ make cmake',
   darwin: 'macOS: xcode-select --install, then brew install cmake',
-  win32: 'Windows: Visual Studio Build Tools with "Desktop development with C++", which contains CMake',
+  win32: 'Windows: MSYS2, in its MINGW64 shell: pacman -S mingw-w64-x86_64-gcc mingw-w64-x86_64-cmake mingw-w64-x86_64-ninja',
 }
 
 const usage = '--arch= --config= --copy-to= --folder= --target='
@@ -53,7 +54,6 @@ function checkCmake() {
 }
 
 function checkCompiler() {
-  if (process.platform === 'win32') return                 // CMake finds Visual Studio by itself
   const candidates = process.env.CXX ? [process.env.CXX] : ['c++', 'g++', 'clang++']
   const [name, text] = candidates.map(c => [c, output(c, ['--version'])]).find(([, t]) => t !== undefined) ?? []
   const floors = 'g++ 12 or clang 14 or newer is needed to compile the native part'
@@ -86,14 +86,15 @@ function changedOptions(folder, definitions) {
 
 function commands({ folder, arch, config, jobs, definitions, away }) {
   const configured = changedOptions(folder, definitions)
-  const tool = away ? undefined : cmakeJs()
+  const windows = process.platform === 'win32'
+  const tool = away || windows ? undefined : cmakeJs()
   const build = ['cmake', ['--build', folder, '--config', config, '--parallel', String(jobs)]]
   if (configured?.length === 0) return [build]
   if (tool !== undefined) {
     return [[process.execPath, [tool, 'configure', '-l', 'warn', '-d', root, '-O', folder, '-B', config, '-a', arch,
       ...definitions.map(([name, value]) => `--CD${name}=${value}`)]], build]
   }
-  return [['cmake', ['-S', root, '-B', folder, `-DCMAKE_BUILD_TYPE=${config}`, `-DNODE_ARCH=${arch}`,
+  return [['cmake', [...(windows ? ['-G', 'Ninja'] : []), '-S', root, '-B', folder, `-DCMAKE_BUILD_TYPE=${config}`, `-DNODE_ARCH=${arch}`,
     ...definitions.map(([name, value]) => `-D${name}=${value}`)]], build]
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // The gate of a release binary: what it asks of the system it is loaded on. `node scripts/check-binary.mjs <file>
 // [target]` prints what is wrong; prebuild.mjs and the tests call problemsOf. Not here: which instructions it runs
-// (test/unit/instructions.test.ts looks at the code itself).
+// (test/e2e/binary.test.ts looks at the code itself).
 import { createRequire } from 'node:module'
 import { pathToFileURL } from 'node:url'
 import { compareVersions, readElf } from './elf.mjs'

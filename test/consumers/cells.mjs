@@ -1,7 +1,7 @@
 // The cells of the consumer matrix: each is a way to install or run the package as a stranger would. A cell returns
 // nothing or a short remark, throws NotRun with a reason, or throws what went wrong. `fast` cells run in CI.
 import { execFileSync } from 'node:child_process'
-import { existsSync, readdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import path from 'node:path'
 import {
@@ -21,6 +21,8 @@ function installed({ tarball }) {
   }
   return shared
 }
+
+const slow = 1_200_000          // emulated processors and systems: only something that hangs takes longer
 
 const answer = (program, folder, file, env) => expectTranslation(run(program, [file], { cwd: folder, env }))
 
@@ -102,6 +104,25 @@ const bundlers = [
       run(node, ['webpack.cjs'], { cwd: folder })
       answer(node, folder, 'packed/main.cjs')
       return `webpack ${version}`
+    },
+  },
+  {
+    group: 'bundlers', name: 'Rollup, polylm external', run(context) {
+      const folder = installed(context)
+      const version = '4.67.4'
+      const args = ['answer.mjs', '--external', 'polylm', '--format', 'es', '--file', 'rolled/main.mjs', '--silent']
+      run(node, [path.join(tool('rollup', version), 'dist/bin/rollup'), ...args], { cwd: folder })
+      answer(node, folder, 'rolled/main.mjs')
+      return `Rollup ${version}`
+    },
+  },
+  {
+    group: 'bundlers', name: 'Vite, build --ssr', run(context) {
+      const folder = installed(context)
+      const version = '8.3.8'
+      run(node, [path.join(tool('vite', version), 'bin/vite.js'), 'build', '--ssr', 'answer.mjs', '--outDir', 'vited'], { cwd: folder })
+      answer(node, folder, 'vited/answer.js')
+      return `Vite ${version}, without configuration`
     },
   },
   { group: 'bundlers', name: 'Next.js route, serverExternalPackages', run: nextRoute },
@@ -299,18 +320,61 @@ function foreign(context, target) {
   if (!existsSync(home)) throw new NotRun(`the tarball has no binary for ${target}: npm run prebuilds -- ${target}`)
 }
 
+/** The libraries and the loader of glibc 2.17, which a package for cross compilers brings along. */
+function oldGlibc(cpu, version) {
+  const folder = path.join(lab, `glibc-2.17-${cpu}`)
+  const libraries = path.join(folder, 'sysroot/lib')
+  if (!existsSync(path.join(libraries, 'ld-2.17.so'))) {
+    need('xz', 'the package is an .xz')
+    const name = `${cpu}-unknown-linux-gnu`
+    const archive = path.join(tool(`@napi-rs/cross-toolchain-x64-target-${cpu}`, version), `${name}.tar.xz`)
+    mkdirSync(folder, { recursive: true })
+    run('tar', ['xJf', archive, '-C', folder, '--strip-components=2', '--wildcards', `./${name}/sysroot/lib/*.so*`])
+  }
+  return libraries
+}
+
+/** Node 16 is the newest official one for glibc 2.17; old-node.cjs gives it what polylm expects of Node 20. */
+function onOldGlibc(folder, command, isas) {
+  const [program, ...args] = command
+  const glibc = run(program, [...args, '-p', 'process.report.getReport().header.glibcVersionRuntime']).trim()
+  if (glibc !== '2.17') throw new Error(`this is glibc ${glibc}`)
+  for (const isa of isas) {
+    expectTranslation(run(program, [...args, '-r', './old-node.cjs', 'answer.cjs'], { cwd: folder, timeout: slow, env: { POLYLM_ISA: isa } }))
+  }
+  return `Node 16.20.2 with three functions of Node 20 added; CJS; ${isas.map(isa => isa || 'the best instruction set').join(', ')}`
+}
+
+function arm64Emulator(context) {
+  foreign(context, 'linux-arm64')
+  return need('qemu-aarch64-static', 'user-mode emulation')
+}
+
 const machines = [
-  {
-    group: 'other machines', name: 'linux-arm64, Node 24.22.0 under qemu', run(context) {
-      foreign(context, 'linux-arm64')
-      const qemu = need('qemu-aarch64-static', 'user-mode emulation')
+  ...['20.20.2', '24.22.0'].map(version => ({
+    group: 'other machines', name: `linux-arm64, Node ${version} under qemu`, run(context) {
+      const qemu = arm64Emulator(context)
       const sysroot = '/usr/aarch64-linux-gnu'
       if (!existsSync(path.join(sysroot, 'lib/ld-linux-aarch64.so.1'))) throw new NotRun('no arm64 libraries (g++-aarch64-linux-gnu)')
-      const program = nodeOf('24.22.0', 'linux-arm64')
+      const program = nodeOf(version, 'linux-arm64')
       for (const file of ['answer.mjs', 'answer.cjs', 'worker.mjs']) {
-        expectTranslation(run(qemu, ['-L', sysroot, program, file], { cwd: installed(context) }))
+        expectTranslation(run(qemu, ['-L', sysroot, program, file], { cwd: installed(context), timeout: slow }))
       }
       return 'ESM, CJS, worker_threads'
+    },
+  })),
+  {
+    group: 'other machines', name: 'linux-x64, glibc 2.17', run(context) {
+      const libraries = oldGlibc('x86_64', '1.0.0')
+      const command = [path.join(libraries, 'ld-2.17.so'), '--library-path', libraries, nodeOf('16.20.2')]
+      return onOldGlibc(installed(context), command, ['scalar', ''])
+    },
+  },
+  {
+    group: 'other machines', name: 'linux-arm64, glibc 2.17 under qemu', run(context) {
+      const sysroot = path.resolve(oldGlibc('aarch64', '1.0.3'), '..')
+      const command = [arm64Emulator(context), '-cpu', 'max', '-L', sysroot, nodeOf('16.20.2', 'linux-arm64')]
+      return onOldGlibc(installed(context), command, ['scalar', 'neon', 'neonbf16'])
     },
   },
   ...['20.20.2', '22.23.3'].map(version => ({
@@ -321,9 +385,9 @@ const machines = [
       const folder = installed(context)
       const env = { WINEPREFIX: path.join(lab, 'wine'), WINEDEBUG: '-all', NODE_SKIP_PLATFORM_CHECK: '1' }
       for (const file of ['answer.mjs', 'answer.cjs', 'worker.mjs']) {
-        // Standard output to a pipe fails in wine 8: a file takes it.
-        run('sh', ['-c', `"${wine}" "${program}" ${file} > out.txt`], { cwd: folder, env })
-        expectTranslation(execFileSync('cat', ['out.txt'], { cwd: folder, encoding: 'utf8' }))
+        // Node cannot open pipes in wine 8: files take what it prints.
+        run('sh', ['-c', `"${wine}" "${program}" ${file} > out.txt 2> err.txt || { cat out.txt err.txt; exit 1; }`], { cwd: folder, env, timeout: slow })
+        expectTranslation(readFileSync(path.join(folder, 'out.txt'), 'utf8'))
       }
       return 'ESM, CJS, worker_threads'
     },
@@ -331,7 +395,7 @@ const machines = [
   ...['Nehalem', 'Haswell'].map(cpu => ({
     group: 'other machines', name: `an x86-64 processor of ${cpu === 'Nehalem' ? '2008' : '2013'} (${cpu}) under qemu`, run(context) {
       const qemu = need('qemu-x86_64-static', 'user-mode emulation')
-      expectTranslation(run(qemu, ['-cpu', cpu, nodeOf('20.20.2'), 'answer.mjs'], { cwd: installed(context) }))
+      expectTranslation(run(qemu, ['-cpu', cpu, nodeOf('20.20.2'), 'answer.mjs'], { cwd: installed(context), timeout: slow }))
       return cpu === 'Nehalem' ? 'no AVX: the scalar kernels' : 'AVX2'
     },
   })),

@@ -146,8 +146,8 @@ TEST(devices_are_named_and_refused) {
 }
 
 TEST(yardsticks_are_positive) {
-  EXPECT(probe_fma_peak(1, Precision::kFp32) > 1e-4);
-  EXPECT(probe_fma_peak(1, Precision::kBf16) > 1e-4);
+  EXPECT(probe_fma_peak(1, Precision::kFp32) > 0);  // however slow: an emulator is a machine too
+  EXPECT(probe_fma_peak(1, Precision::kBf16) > 0);
 }
 
 // Every kernel set rounds to bf16 as the scalar function does: all 2^16 values, their neighbours
