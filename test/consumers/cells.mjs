@@ -121,7 +121,7 @@ const bundlers = [
       const folder = installed(context)
       const version = '8.3.8'
       run(node, [path.join(tool('vite', version), 'bin/vite.js'), 'build', '--ssr', 'answer.mjs', '--outDir', 'vited'], { cwd: folder })
-      answer(node, folder, 'vited/answer.js')
+      answer(node, folder, 'vited/answer.mjs')
       return `Vite ${version}, without configuration`
     },
   },
