@@ -12,9 +12,8 @@ constexpr int64_t kLongestMatch = 3;
 // Where the last n tokens stood before, as the index behind them; -1: nowhere.
 int64_t behind_match(const std::vector<int32_t>& text, int64_t begin, int64_t n) {
   const auto size = static_cast<int64_t>(text.size());
-  const auto last = text.end() - n;
   for (int64_t end = size - 1; end - n >= begin; --end) {
-    if (std::equal(last, text.end(), text.begin() + (end - n))) return end;
+    if (std::equal(text.end() - n, text.end(), text.begin() + (end - n))) return end;
   }
   return -1;
 }
