@@ -9,7 +9,7 @@ import { execute, polylm, root } from './cli-program.js'
 
 const pages = readdirSync(path.join(root, 'docs')).filter(name => name.endsWith('.md'))
 const read = (...parts: string[]): string => readFileSync(path.join(root, ...parts), 'utf8')
-const folder = path.join(root, 'dist/docs-examples')
+const folder = path.join(root, 'build-cmake/docs-examples')  // not in dist: package.test.ts packs that meanwhile
 
 /** TypeScript blocks of a page, with the file that the comment before each names. */
 function blocks(page: string): Array<{ name: string | undefined; code: string }> {
@@ -35,7 +35,7 @@ test.each(shown)('$page shows $name as it is', ({ name, code }) => {
 
 // published.ts needs a checkpoint; readme.test.ts runs it with the demo model. Types are checked with the rest of test/.
 test.each(names.filter(name => name !== 'published.ts'))('%s runs', async name => {
-  const { outputText } = ts.transpileModule(read('test/examples', name).replace('../../lib/index.js', '../index.js'), {
+  const { outputText } = ts.transpileModule(read('test/examples', name).replace('../../lib/index.js', '../../dist/index.js'), {
     compilerOptions: { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext },
   })
   mkdirSync(folder, { recursive: true })
