@@ -31,6 +31,7 @@ using polylm::TensorInfo;
 using polylm::TensorType;
 using polylm_bench::median;
 using polylm_bench::seconds_of;
+using polylm_bench::take_count;
 
 struct Options {
   bool smoke = false;
@@ -201,27 +202,34 @@ void measure(const char* name, TensorType type, bool checksums, const Options& o
   std::fflush(stdout);
 }
 
+bool parse(int count, char** arguments, Options* o) {
+  for (int i = 1; i < count; ++i) {
+    const std::string a = arguments[i];
+    if (a == "--smoke") {
+      o->smoke = true;
+    } else if (a == "--json") {
+      o->json = true;
+    } else if (a == "--threads" && i + 1 < count) {
+      if (!take_count(arguments[++i], &o->threads)) return false;
+    } else if (a == "--repeats" && i + 1 < count) {
+      if (!take_count(arguments[++i], &o->repeats)) return false;
+    } else if (a == "--only" && i + 1 < count) {
+      o->only = arguments[++i];
+    } else {
+      return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
   Options o;
-  for (int i = 1; i < count; ++i) {
-    const std::string a = arguments[i];
-    if (a == "--smoke") {
-      o.smoke = true;
-    } else if (a == "--json") {
-      o.json = true;
-    } else if (a == "--threads" && i + 1 < count) {
-      o.threads = std::max(1LL, std::strtoll(arguments[++i], nullptr, 10));
-    } else if (a == "--repeats" && i + 1 < count) {
-      o.repeats = std::max(1LL, std::strtoll(arguments[++i], nullptr, 10));
-    } else if (a == "--only" && i + 1 < count) {
-      o.only = arguments[++i];
-    } else {
-      std::fprintf(stderr, "usage: polylm_load_bench [--smoke] [--json] [--threads N] [--repeats N] "
-                           "[--only TEXT]\n");
-      return 2;
-    }
+  if (!parse(count, arguments, &o)) {
+    std::fprintf(stderr, "usage: polylm_load_bench [--smoke] [--json] [--threads N] [--repeats N]"
+                         " [--only TEXT]\n");
+    return 2;
   }
   try {
     measure("bf16", TensorType::kBf16, false, o);

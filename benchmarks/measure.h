@@ -41,6 +41,14 @@ inline std::vector<int64_t> counts_from(const std::string& text) {
   }
 }
 
+// One such number; `to` stays as it is when the text is anything else.
+inline bool take_count(const std::string& text, int64_t* to) {
+  const std::vector<int64_t> counts = counts_from(text);
+  if (counts.size() != 1) return false;
+  *to = counts.front();
+  return true;
+}
+
 // Text as a JSON string.
 inline std::string quoted(const std::string& text) {
   std::string out = "\"";

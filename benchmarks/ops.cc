@@ -33,6 +33,7 @@ using polylm::Vector;
 using polylm::Weight;
 using polylm_bench::random_weight;
 using polylm_bench::Report;
+using polylm_bench::take_count;
 using polylm_bench::take_turns;
 
 constexpr int64_t kProbeLength = int64_t{1} << 20;
@@ -287,16 +288,14 @@ bool parse(int count, char** arguments, Options* options) {
     } else if (a == "--json") {
       options->json = true;
     } else if (a == "--threads" && i + 1 < count) {
-      options->threads = std::strtoll(arguments[++i], nullptr, 10);
+      if (!take_count(arguments[++i], &options->threads)) return false;
     } else if (a == "--only" && i + 1 < count) {
       options->only = arguments[++i];
     } else if (a == "--neighbours" && i + 1 < count) {
-      options->neighbours = std::max(0LL, std::strtoll(arguments[++i], nullptr, 10));
+      if (!take_count(arguments[++i], &options->neighbours)) return false;
     } else if (a == "--repeats" && i + 1 < count) {
-      options->repeats = std::max(1LL, std::strtoll(arguments[++i], nullptr, 10));
+      if (!take_count(arguments[++i], &options->repeats)) return false;
     } else {
-      std::fprintf(stderr, "usage: polylm_bench [--smoke] [--json] [--threads N] [--repeats N]"
-                           " [--neighbours N] [--only TEXT]\n");
       return false;
     }
   }
@@ -307,7 +306,11 @@ bool parse(int count, char** arguments, Options* options) {
 
 int main(int count, char** arguments) {
   Options options;
-  if (!parse(count, arguments, &options)) return 2;
+  if (!parse(count, arguments, &options)) {
+    std::fprintf(stderr, "usage: polylm_bench [--smoke] [--json] [--threads N] [--repeats N]"
+                         " [--neighbours N] [--only TEXT]\n");
+    return 2;
+  }
   try {
     const Neighbours busy(options.neighbours);
     const bool only_gemm = options.only.find("gemm") == 0;

@@ -31,6 +31,7 @@ namespace {
 using polylm_bench::counts_from;
 using polylm_bench::median;
 using polylm_bench::quoted;
+using polylm_bench::take_count;
 
 struct Options {
   bool smoke = false;
@@ -255,9 +256,7 @@ bool parse(int count, char** arguments, Options* options) {
       options->threads = counts_from(arguments[++i]);
       if (options->threads.empty()) return false;
     } else if (name == "--repeats" && has_value) {
-      const std::vector<int64_t> value = counts_from(arguments[++i]);
-      if (value.size() != 1) return false;
-      options->repeats = value.front();
+      if (!take_count(arguments[++i], &options->repeats)) return false;
     } else if (name == "--file" && has_value) {
       options->file = arguments[++i];
     } else if (name == "--only" && has_value) {

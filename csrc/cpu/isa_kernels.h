@@ -8,7 +8,7 @@
 // Trap: compiled with -ffp-contract=off; a fused multiply-add is written as fma() or is not one.
 #pragma once
 
-#include "cpu/kernels.h"
+#include "cpu/isa_product.h"
 
 namespace polylm {
 namespace {
@@ -280,6 +280,20 @@ KernelTable common_kernels() {
   t.filter = filter_above;
   t.stream = stream_bytes;
   t.busy = busy_fma;
+  return t;
+}
+
+// The whole table where products are multiply-adds; the registers hold Rows by Tiles columns.
+template <int Rows, int Tiles>
+KernelTable fma_kernels(const char* name) {
+  KernelTable t = common_kernels();
+  t.name = name;
+  t.product_mixed = product<MixedKind, Rows, Tiles>;
+  t.product_fp32 = product<Fp32Kind, Rows, Tiles>;
+  t.row_scores_mixed = row_scores<MixedKind>;
+  t.row_scores_fp32 = row_scores<Fp32Kind>;
+  t.row_sums_mixed = row_sums<MixedKind>;
+  t.row_sums_fp32 = row_sums<Fp32Kind>;
   return t;
 }
 

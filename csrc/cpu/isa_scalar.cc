@@ -12,17 +12,7 @@ namespace {
 inline constexpr int kRows = 2;   // rows and columns of tiles that the registers hold
 inline constexpr int kTiles = 1;
 
-KernelTable make_table() {
-  KernelTable t = common_kernels();
-  t.name = "scalar";
-  t.product_mixed = product<MixedKind, kRows, kTiles>;
-  t.product_fp32 = product<Fp32Kind, kRows, kTiles>;
-  t.row_scores_mixed = row_scores<MixedKind>;
-  t.row_scores_fp32 = row_scores<Fp32Kind>;
-  t.row_sums_mixed = row_sums<MixedKind>;
-  t.row_sums_fp32 = row_sums<Fp32Kind>;
-  return t;
-}
+KernelTable make_table() { return fma_kernels<kRows, kTiles>("scalar"); }
 
 }  // namespace
 

@@ -55,13 +55,6 @@ double BandwidthProbe::pass(int64_t workers) {
   return static_cast<double>(share_ * threads_) / seconds_since(start) / 1e9;
 }
 
-double cpu_read_bandwidth(int64_t threads, int64_t size_bytes, int64_t rounds) {
-  BandwidthProbe probe(threads, size_bytes);
-  std::vector<double> speeds;
-  for (int64_t i = 0; i < rounds; ++i) speeds.push_back(probe.pass());
-  return median(std::move(speeds));
-}
-
 double cpu_multiply_peak(int64_t threads, Isa isa, int64_t rounds, int64_t length) {
   const KernelTable& kernels = kernels_of(isa);
   std::vector<double> speeds;

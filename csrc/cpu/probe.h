@@ -24,9 +24,6 @@ class BandwidthProbe {
   std::vector<uint64_t> sinks_;
 };
 
-// Median GB/s (1e9 bytes) at which `threads` workers read `size_bytes` of memory, rounds times.
-double cpu_read_bandwidth(int64_t threads, int64_t size_bytes, int64_t rounds);
-
 // Median TFLOP/s of independent multiply-adds in registers, as the products of `isa` use them, in
 // `rounds` bursts of `length` multiply-adds of each accumulator.
 double cpu_multiply_peak(int64_t threads, Isa isa, int64_t rounds, int64_t length);
