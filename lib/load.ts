@@ -9,7 +9,7 @@ import { isPolyLMError, PolyLMError } from './errors.js'
 import { EventRouter } from './events.js'
 import { contextOf, type CheckedLoad } from './load-options.js'
 import type { LoadProgress } from './options.js'
-import { checkMemory, freeMemory, kvTokens, modelSizes } from './memory.js'
+import { checkMemory, freeMemory, kvTokens, matrixBytesOf, modelSizes } from './memory.js'
 import type { LoadedParts, ModelInfo } from './model.js'
 import {
   fromCore, fromNative, inCore, loadNative, type NativeConfig, type NativeLoad, type NativeTable, type NativeWeights,
@@ -35,11 +35,13 @@ export async function loadModel(dir: string, checked: CheckedLoad): Promise<Load
   const stop = linkedController(signal)
   try {
     const checkpoint = await openCheckpoint(dir, { signal: stop.signal })
-    await checkMemory(checkpoint, checked, contextOf(checked, checkpoint.config.contextSize))
+    const { config } = checkpoint
+    const matrixBytes = matrixBytesOf(checkpoint, checked.precision)
+    await checkMemory(config, matrixBytes, checked, contextOf(checked, config.contextSize))
     const tokenizer = openTokenizer(dir, checkpoint, checked, stop.signal)
     tokenizer.catch((e: unknown) => { stop.abort(e) })
     return await build({
-      config: checkpoint.config,
+      config,
       tokenizer,
       weights: { table: toTable(checkpoint) },
       stopTokenIds: found => stopTokens(checkpoint, found),
@@ -56,6 +58,7 @@ export async function loadRandom(config: ModelConfig, checked: CheckedLoad): Pro
   loadNative()
   const stop = linkedController(checked.signal)
   try {
+    await checkMemory(config, checked.precision === 'fp32' ? 4 : 2, checked, contextOf(checked, config.contextSize))
     return await build({
       config,
       tokenizer: Promise.resolve(null),

@@ -103,7 +103,13 @@ function freeHere(): number {
 export async function estimateMemory(
   checkpoint: Checkpoint, checked: CheckedEstimate, contextSize: number,
 ): Promise<MemoryEstimate> {
-  const sizes = modelSizes(checkpoint.config, matrixBytesOf(checkpoint, checked.precision), checked, contextSize)
+  return await estimate(checkpoint.config, matrixBytesOf(checkpoint, checked.precision), checked, contextSize)
+}
+
+async function estimate(
+  config: ModelConfig, matrixBytes: number, checked: CheckedEstimate, contextSize: number,
+): Promise<MemoryEstimate> {
+  const sizes = modelSizes(config, matrixBytes, checked, contextSize)
   const { kind, free } = await freeMemory(checked.device)
   const afterWeights = free === undefined ? undefined : Math.max(0, free - sizes.weights - sizes.workspace)
   const kv = kvTokens(checked, contextSize, sizes.kvPerToken, afterWeights) * sizes.kvPerToken
@@ -118,12 +124,12 @@ export async function estimateMemory(
  * @throws PolyLMError INSUFFICIENT_MEMORY with `required`, `available` and `suggestions`.
  */
 export async function checkMemory(
-  checkpoint: Checkpoint, checked: CheckedEstimate, contextSize: number,
+  config: ModelConfig, matrixBytes: number, checked: CheckedEstimate, contextSize: number,
 ): Promise<void> {
   const { free } = await freeMemory(checked.device)
   if (free === undefined) return
-  const estimate = await estimateMemory(checkpoint, checked, contextSize)
-  if (estimate.total <= free) return
+  const { total, weights, kv, workspace } = await estimate(config, matrixBytes, checked, contextSize)
+  if (total <= free) return
   const suggestions = [
     ...(checked.precision === 'fp32' ? ["dtype: 'bf16'"] : []),
     'a smaller contextSize',
@@ -132,8 +138,8 @@ export async function checkMemory(
   ]
   throw new PolyLMError(
     'INSUFFICIENT_MEMORY',
-    `the model needs ${estimate.total} bytes (weights ${estimate.weights}, KV cache ${estimate.kv}, ` +
-      `workspace ${estimate.workspace}), of which ${free} are free`,
-    { required: estimate.total, available: free, suggestions, hint: `try ${suggestions[0] ?? ''}` },
+    `the model needs ${total} bytes (weights ${weights}, KV cache ${kv}, ` +
+      `workspace ${workspace}), of which ${free} are free`,
+    { required: total, available: free, suggestions, hint: `try ${suggestions[0] ?? ''}` },
   )
 }

@@ -2,6 +2,7 @@
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { createRandomModel } from '../../lib/bench-support.js'
 import { isPolyLMError, Model } from '../../lib/index.js'
 import { failure, idle, loadDemo, loadTiny, recorded, tinyDir } from './models.js'
 
@@ -132,6 +133,11 @@ describe('memory', () => {
     expect(e).toMatchObject({ code: 'INSUFFICIENT_MEMORY', required: expect.any(Number), available: expect.any(Number) })
     expect(e['suggestions']).toEqual(expect.arrayContaining([expect.stringContaining('contextSize')]))
     expect((await Model.estimate(dir)).fits).toBe(false)
+  })
+
+  test('neither are random weights made for a benchmark that does not fit', async () => {
+    const shape = { layers: 512, heads: 512, hiddenSize: 65536, innerSize: 262144, contextSize: 2048, vocabSize: 256000 }
+    expect(await failure(createRandomModel(shape))).toMatchObject({ code: 'INSUFFICIENT_MEMORY' })
   })
 
   test('a KV cache smaller than a block', async () => {
