@@ -91,6 +91,7 @@ void Runner::add(Arrival arrival, Clock::time_point now) {
 void Runner::cancel(uint64_t id, Clock::time_point now) {
   for (const auto& run : running_) {
     if (run->id() != id) continue;
+    if (run->ended) return;  // with a row in flight it is still here
     end_cancelled(run.get(), now);
     sweep();
     return;

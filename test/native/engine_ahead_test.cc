@@ -213,6 +213,20 @@ TEST(engine_ahead_cancelled_in_flight) {
   }
 }
 
+// What ended by itself while it has a row in flight cannot be cancelled any more.
+TEST(engine_ahead_cancelled_after_its_end) {
+  Steps steps(device(true));
+  const uint64_t first = steps.submit(stopped_at(4, 12));
+  const uint64_t second = steps.submit(ids_request(counting(7), 15));
+  while (steps.end_of(first) == "runs") steps.step();
+  EXPECT_EQ(steps.in_flight(), int64_t{1});
+  steps.cancel(first);
+  EXPECT_EQ(steps.end_of(first), std::string("finished"));
+  steps.run();
+  EXPECT_EQ(steps.end_of(first), std::string("finished"));
+  EXPECT(steps.tokens_of(second) == tokens_alone(ids_request(counting(7), 15)));
+}
+
 // Someone who comes is in the step after the one in flight.
 TEST(engine_ahead_makes_room_for_who_comes) {
   Steps steps(device(true));

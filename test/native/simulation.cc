@@ -2,6 +2,7 @@
 #include "simulation.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "alloc_probe.h"
 #include "engine/events.h"
@@ -128,6 +129,9 @@ void Simulation::run(int64_t turns) {
     if (chance(rng_, s_.cancels) && last_id_ > 0) {
       cancel(static_cast<uint64_t>(pick(rng_, 1, static_cast<int64_t>(last_id_))));
     }
+    // A cancel that comes too late, with a row perhaps still in flight, is nothing.
+    const uint64_t late = std::exchange(last_end_, 0);
+    if (late > 0 && chance(rng_, 0.3)) cancel(late);
     if (chance(rng_, s_.disposals)) {
       ++happened_.disposals;
       fail_all({Code::kDisposed, "the model was disposed"}, true);
@@ -253,6 +257,7 @@ void Simulation::take_end(uint64_t id, const Event& event) {
   digest_ = digest_ * 31 + id * 7 + (event.error.has_value() ? 1 : 0);
   if (!wrong.empty()) problem("request " + show(id) + ": " + wrong);
   asked_.erase(found);
+  last_end_ = id;
 }
 
 std::string Simulation::check(const Asked& asked, const Journal::Entry& entry) {

@@ -91,6 +91,7 @@ class Simulation {
   Clock::time_point now_{std::chrono::milliseconds(1)};
   std::atomic<bool> stop_{false};
   uint64_t last_id_ = 0;
+  uint64_t last_end_ = 0;  // in the last turn
   std::optional<Code> failed_with_;  // everything, now
   int64_t memory_ends_ = 0;          // requests that lost memory ended, in this turn
   int64_t problems_ = 0;
