@@ -13,9 +13,11 @@ namespace polylm {
 namespace {
 
 inline constexpr int64_t kTileRows = 16;
-inline constexpr int64_t kCutTiles = 8;      // columns of tiles that stay in the L2 cache
-inline constexpr int64_t kCutDepth = 64;     // k tiles, the same
-inline constexpr int64_t kCutRows = 512;     // rows of x whose sums do
+// Rows by k tiles of x that stay in the L2 cache (1 MB of 2) while columns of tiles pass by.
+inline constexpr int64_t kCutRows = 256;
+inline constexpr int64_t kCutDepth = 64;
+inline constexpr int64_t kCutTiles = 8;
+inline constexpr int64_t kCutStrip = 16;
 
 struct alignas(64) TileConfig {
   uint8_t palette = 1;
@@ -238,14 +240,15 @@ void row_sums_amx(const RowListArgs& a) {
 
 // --------------------------------------------------------------------------- more than 16 rows
 
-// What one block fetches at every step: a line of each of some rows of x, some lines of each of two
-// columns of tiles.
+// What one block fetches at every step: a line of each of some rows of x, and for `steps` steps some
+// lines of each of two columns of tiles.
 struct Fetch {
   const char* x = nullptr;
   int64_t rows = 0;
   const char* w = nullptr;
   int64_t columns = 0;
   int64_t lines = 0;
+  int64_t steps = 0;
 };
 
 struct Block {
@@ -265,6 +268,7 @@ struct Block {
 inline void fetch_step(const Block& b, int64_t k) {
   const char* x = b.fetch.x + k * 64;
   for (int64_t r = 0; r < b.fetch.rows; ++r, x += b.x_bytes) fetch(x);
+  if (k >= b.fetch.steps) return;
   const char* w = b.fetch.w + k * b.fetch.lines * 64;
   for (int64_t c = 0; c < b.fetch.columns; ++c, w += b.w_bytes) {
     for (int64_t i = 0; i < b.fetch.lines; ++i) fetch(w + i * 64);
@@ -306,41 +310,57 @@ void block(const Block& b) {
   if (TwoRows && TwoColumns) store_tile<3>(low + 16, b.out_bytes);
 }
 
-// The part of what is to be fetched ahead that falls to one of `pairs` pairs of columns.
-Fetch fetch_of(const ProductArgs& a, int64_t pair, int64_t pairs) {
-  const Ahead& all = a.ahead;
+// What falls to the block of rows from `row` on and columns from `tile` on: a part of the next two
+// columns, and of x what is wanted next.
+Fetch fetch_of(const ProductArgs& a, int64_t row, int64_t tile) {
+  constexpr int64_t kBlockRows = 2 * kTileRows;
   Fetch f;
-  const int64_t first = all.rows * pair / pairs;
-  f.rows = all.rows * (pair + 1) / pairs - first;
-  f.x = static_cast<const char*>(all.x) + first * a.x_stride * 2;
-  const int64_t column = all.n_tiles * pair / pairs;
-  f.columns = all.n_tiles * (pair + 1) / pairs - column;
-  f.lines = (all.lines + a.k_tiles - 1) / a.k_tiles;
-  f.w = static_cast<const char*>(all.w) + column * a.w_stride_bytes;
+  if (tile + 2 < a.n_tiles) {
+    f.w = static_cast<const char*>(a.w) + (tile + 2) * a.w_stride_bytes;
+    f.columns = a.n_tiles - tile - 2;
+  } else {
+    f.w = static_cast<const char*>(a.ahead.w);
+    f.columns = a.ahead.n_tiles;
+    f.x = static_cast<const char*>(a.ahead.x) + row * a.x_stride * 2;
+    f.rows = a.ahead.rows - row;
+  }
+  if (tile == 0 && a.ahead.own_x) {
+    f.x = static_cast<const char*>(a.x) + (row + kBlockRows) * a.x_stride * 2;
+    f.rows = a.rows - row - kBlockRows;
+  }
+  f.rows = f.rows < 0 ? 0 : f.rows < kBlockRows ? f.rows : kBlockRows;
+  f.columns = f.columns < 2 ? f.columns : 2;
+  const int64_t blocks = a.rows < kBlockRows ? 1 : a.rows / kBlockRows;
+  const int64_t all = a.k_tiles * 16;
+  const int64_t first = all * (row / kBlockRows) / blocks;
+  const int64_t last = all * (row / kBlockRows + 1) / blocks;
+  f.lines = (16 + blocks - 1) / blocks;
+  f.steps = (last - first + f.lines - 1) / f.lines;
+  f.w += first * 64;
   return f;
 }
 
-// At most 32 rows from `row` on, all columns.
+// Rows [row, end) of blocks of 32, or all of less than that, by all columns.
 template <bool TwoRows, bool List>
-void row_pair(const ProductArgs& a, const char* const* list, int64_t row) {
+void some_rows(const ProductArgs& a, const char* const* list, int64_t row, int64_t end) {
   Block b;
-  b.x = static_cast<const char*>(a.x) + row * a.x_stride * 2;
   b.x_bytes = a.x_stride * 2;
   b.w = static_cast<const char*>(a.w);
   b.list = list;
   b.w_first = 0;
   b.w_bytes = a.w_stride_bytes;
   b.k_tiles = a.k_tiles;
-  b.out = a.out + row * a.out_stride;
   b.out_bytes = a.out_stride * 4;
   b.first = !a.continued;
-  const int64_t pairs = (a.n_tiles + 1) / 2;
-  for (int64_t pair = 0; pair < pairs; ++pair) {
-    if (!List && row == 0) b.fetch = fetch_of(a, pair, pairs);
-    (2 * pair + 2 <= a.n_tiles ? block<TwoRows, true, List> : block<TwoRows, false, List>)(b);
+  for (int64_t tile = 0; tile < a.n_tiles; tile += 2) {
+    for (int64_t r = row; r < end; r += 2 * kTileRows) {
+      b.x = static_cast<const char*>(a.x) + r * b.x_bytes;
+      b.out = a.out + r * a.out_stride + tile * kTileN;
+      if (!List && row == 0) b.fetch = fetch_of(a, r, tile);
+      (tile + 2 <= a.n_tiles ? block<TwoRows, true, List> : block<TwoRows, false, List>)(b);
+    }
     if (!List) b.w += 2 * a.w_stride_bytes;
     b.w_first += 2 * a.w_stride_bytes;
-    b.out += 2 * kTileN;
   }
 }
 
@@ -348,11 +368,13 @@ template <bool List>
 void many_rows(const ProductArgs& a, const char* const* list) {
   const int64_t whole = a.rows / (2 * kTileRows) * (2 * kTileRows);
   const int64_t rest = a.rows - whole;
-  if (whole > 0) configure_block(kTileRows, kTileRows);
-  for (int64_t row = 0; row < whole; row += 2 * kTileRows) row_pair<true, List>(a, list, row);
+  if (whole > 0) {
+    configure_block(kTileRows, kTileRows);
+    some_rows<true, List>(a, list, 0, whole);
+  }
   if (rest == 0) return;
   configure_block(rest < kTileRows ? rest : kTileRows, rest - kTileRows);
-  (rest > kTileRows ? row_pair<true, List> : row_pair<false, List>)(a, list, whole);
+  (rest > kTileRows ? some_rows<true, List> : some_rows<false, List>)(a, list, whole, a.rows);
 }
 
 void product_amx(const ProductArgs& a) {
@@ -391,7 +413,7 @@ KernelTable make_table() {
   t.product_bf16 = product_amx;
   t.product_list_bf16 = product_list_amx;
   t.rest = release;
-  t.cut_bf16 = {2 * kTileRows, kCutTiles, kCutDepth, kCutRows};
+  t.cut_bf16 = {kCutRows, kCutTiles, kCutDepth, kCutRows, kCutStrip};
   t.row_scores_bf16 = row_scores_amx;
   t.row_sums_bf16 = row_sums_amx;
   t.busy = busy_tiles;

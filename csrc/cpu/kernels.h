@@ -25,24 +25,26 @@ inline constexpr int64_t kSegmentKeys = 256;   // attention is folded over segme
 // How numbers that feed products are stored: bf16, fp32 that holds bf16-rounded values, or fp32.
 enum class InputKind : uint8_t { kBf16, kRounded, kExact };
 
-// What a product brings into the L2 cache while it multiplies, for the calls that follow: the next
-// rows of x, as many k tiles as the call has, and some lines of each column of the next weights.
-// Strides are the call's. Only AMX is fast enough to need it.
+// What a product brings into the L2 cache while it multiplies, besides its own weights, for the next
+// call: the first columns of tiles of w, and `rows` rows of x where those are others; of both as
+// many k tiles as the call has. Strides are the call's. own_x: its own rows are not there either.
+// Only AMX is fast enough to need it.
 struct Ahead {
   const void* x = nullptr;
   int64_t rows = 0;
   const void* w = nullptr;
   int64_t n_tiles = 0;
-  int64_t lines = 0;
+  bool own_x = false;
 };
 
-// How a product of more than 16 rows is cut into calls: `rows` by `tiles` columns of tiles by
-// `k_tiles`; a column of tiles stays in the L2 cache for `chunk_rows`.
+// How a product of more than 16 rows is cut into jobs, `strip` columns of tiles by `chunk_rows`,
+// and those into calls, `rows` by `tiles` columns by `k_tiles`.
 struct Cut {
   int64_t rows = 60;  // whole register blocks of 2, 4, 5, 6
   int64_t tiles = 4;
   int64_t k_tiles = INT64_MAX;
   int64_t chunk_rows = INT64_MAX;
+  int64_t strip = 4;
 };
 inline constexpr int64_t kMostCutTiles = 16;
 

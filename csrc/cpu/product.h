@@ -1,13 +1,15 @@
 // product.h: how one product of an activation and a packed matrix is shared out and cut into calls
 // of a kernel. Not here: the multiplication (isa_*.cc), what becomes of the sums (cpu_ops.cc).
-// Many rows: a job is a block of columns by a chunk of rows. Its weights stay in the L2 cache
-// while panels of rows pass by; K comes in blocks outside of the rows, so that they fit, and what
-// the next calls need is fetched meanwhile. Few rows: weights are read once, in long runs.
+// Many rows: a job is a strip of columns by a chunk of rows. On AMX a chunk's rows of x stay in the
+// L2 cache, from job to job, while the weights pass by; K comes in blocks outside of the columns,
+// so that they fit, and what the next call begins with is fetched meanwhile. Elsewhere the weights
+// of a strip stay and panels of rows pass. Few rows: weights are read once, in long runs.
 // Trap: sums go on in memory from one block of K to the next, which changes no bit on AMX alone:
 // only its Cut has a k_tiles.
 #pragma once
 
 #include <algorithm>
+#include <numeric>
 
 #include "cpu/context.h"
 #include "cpu/pack.h"
@@ -30,8 +32,8 @@ inline int64_t sums_bytes(const CpuContext& context) {
   int64_t most = 0;
   for (const bool bf16 : {false, true}) {
     const Cut cut = context.cut(bf16);
-    const int64_t rows = cut.k_tiles == INT64_MAX ? cut.rows : cut.chunk_rows;
-    most = std::max(most, rows * cut.tiles * kTileN * static_cast<int64_t>(sizeof(float)));
+    const int64_t tiles = cut.k_tiles == INT64_MAX ? cut.tiles : cut.strip;
+    most = std::max(most, cut.rows * tiles * kTileN * static_cast<int64_t>(sizeof(float)));
   }
   return most;
 }
@@ -62,12 +64,15 @@ class Product {
       return;
     }
     cut_.k_tiles = std::min(cut_.k_tiles, w.k_tiles);
-    unit_ = cut_.tiles;
-    blocks_ = ceil_div(w.n_tiles, unit_);
+    if (cut_.k_tiles == w.k_tiles) cut_.strip = cut_.tiles;  // x stays from job to job
     chunks_ = ceil_div(rows, cut_.chunk_rows);
-    if (blocks_ >= workers_ * kJobsEach) return;
-    unit_ = 2;  // few blocks: every worker gets as many, and they are alike
-    blocks_ = std::min(round_up(blocks_, workers_), ceil_div(w.n_tiles, unit_));
+    if (chunks_ > 1) cut_.chunk_rows = round_up(ceil_div(rows, chunks_), kEvenRows);
+    unit_ = cut_.strip;
+    blocks_ = ceil_div(w.n_tiles, unit_);
+    if (blocks_ * chunks_ >= workers_ * kJobsEach) return;
+    unit_ = 2;  // few jobs: every worker gets as many, and they are alike
+    const int64_t even = workers_ / std::gcd(workers_, chunks_);
+    blocks_ = std::min(round_up(blocks_, even), ceil_div(w.n_tiles, unit_));
   }
 
   // sums: sums_bytes for each worker. finish(panel, worker) for every panel.
@@ -77,8 +82,10 @@ class Product {
     const int64_t each = sums_bytes(context_) / static_cast<int64_t>(sizeof(float));
     context_.for_each(jobs, 1, work_, [&](Range one, int64_t worker) {
       const Range own = part_of(jobs, worker, workers_);
-      const bool goes_on = own.begin <= one.begin && one.end < own.end;
-      run_job(one.begin, goes_on, sums + worker * each,
+      const bool is_own = own.begin <= one.begin && one.end <= own.end;
+      const int64_t next = is_own && one.end < own.end ? one.end : jobs;
+      const bool follows = is_own && one.begin > own.begin;
+      run_job(one.begin, follows, next, sums + worker * each,
               [&](const Panel& panel) { finish(panel, worker); });
       context_.rest();
     });
@@ -90,24 +97,26 @@ class Product {
   static constexpr int64_t kRunBytes = 64 << 10;  // and what is read in some 10 us: so at the end
                                                  // nobody waits longer for the slowest worker
   static constexpr int64_t kJobsEach = 8;        // of a worker, else jobs are made alike
-  static constexpr int64_t kTileLines = 16;
-  static constexpr int64_t kLineBytes = 64;
+  static constexpr int64_t kEvenRows = 32;  // chunks are alike up to so many rows
 
-  // The weights that stay in cache: some columns, some of K.
+  // Some columns, some of K.
   struct Block {
     Range tiles;
     Range k;
   };
 
   Range tiles_of(int64_t job) const {
-    const Range units = part_of(ceil_div(w_.n_tiles, unit_), job / chunks_, blocks_);
+    const Range units = part_of(ceil_div(w_.n_tiles, unit_), job % blocks_, blocks_);
     return {units.begin * unit_, std::min(units.end * unit_, w_.n_tiles)};
   }
   Range rows_of(int64_t job) const {
-    const int64_t first = job % chunks_ * cut_.chunk_rows;
+    const int64_t first = job / blocks_ * cut_.chunk_rows;
     return {first, std::min(rows_, first + cut_.chunk_rows)};
   }
   Range k_from(int64_t k) const { return {k, std::min(k + cut_.k_tiles, w_.k_tiles)}; }
+  Range tiles_from(int64_t tile, Range job) const {
+    return {tile, std::min(tile + cut_.tiles, job.end)};
+  }
   const char* weights(const Block& b) const {
     return w_.column(b.tiles.begin) + b.k.begin * (bf16_ ? kTileBytesBf16 : kTileBytesFp32);
   }
@@ -115,52 +124,56 @@ class Product {
     return x_ + row * x_row_bytes_ + b.k.begin * x_tile_bytes_;
   }
 
-  // goes_on: the worker's next job is the next one.
+  // follows: the worker has just done the job before. next: the job it will do, if there is one.
   template <class FinishPanel>
-  void run_job(int64_t job, bool goes_on, float* sums, FinishPanel finish) const {
+  void run_job(int64_t job, bool follows, int64_t next, float* sums, FinishPanel finish) const {
     const Range tiles = tiles_of(job);
     const Range rows = rows_of(job);
-    for (int64_t tile = tiles.begin; tile < tiles.end; tile += cut_.tiles) {
-      Block block = {{tile, std::min(tile + cut_.tiles, tiles.end)}, k_from(0)};
-      for (; block.k.begin < w_.k_tiles; block.k = k_from(block.k.end)) {
-        Block next = {block.tiles, k_from(block.k.end)};
-        int64_t next_row = rows.begin;
-        if (block.k.end == w_.k_tiles) {
-          next = {goes_on ? tiles_of(job + 1) : Range{}, k_from(0)};
-          next_row = goes_on ? rows_of(job + 1).begin : rows_;
+    const bool in_blocks = cut_.k_tiles < w_.k_tiles;
+    Range k = k_from(0);
+    for (; k.begin < w_.k_tiles; k = k_from(k.end)) {
+      for (Range some = tiles_from(tiles.begin, tiles); some.begin < tiles.end;
+           some = tiles_from(some.end, tiles)) {
+        ProductArgs p = common_;
+        p.ahead.own_x = !follows && k.begin == 0 && some.begin == tiles.begin;
+        if (some.end < tiles.end) {
+          look_ahead({tiles_from(some.end, tiles), k}, Range{}, &p);
+        } else if (k.end < w_.k_tiles) {
+          look_ahead({tiles, k_from(k.end)}, rows, &p);
+        } else if (next < blocks_ * chunks_) {
+          const Range others = rows_of(next);
+          const bool same = others.begin == rows.begin && !in_blocks;
+          look_ahead({tiles_of(next), k_from(0)}, same ? Range{} : others, &p);
         }
-        run_block(block, rows, next, next_row, sums, finish);
+        const int64_t kept = in_blocks ? (some.begin - tiles.begin) * kTileN * cut_.chunk_rows : 0;
+        run_block({some, k}, rows, p, sums + kept, finish);
       }
     }
   }
 
-  // All panels of one block. Meanwhile what `next`, from next_row on, begins with is fetched.
+  // What is fetched for the block after this one; x_rows: of those not in the cache.
+  void look_ahead(const Block& after, Range x_rows, ProductArgs* p) const {
+    p->ahead.x = input(x_rows.begin, after);
+    p->ahead.rows = x_rows.end - x_rows.begin;
+    p->ahead.w = weights(after);
+    p->ahead.n_tiles = after.tiles.end - after.tiles.begin;
+  }
+
+  // All panels of one block.
   template <class FinishPanel>
-  void run_block(const Block& block, Range rows, const Block& next, int64_t next_row, float* sums,
+  void run_block(const Block& block, Range rows, ProductArgs p, float* sums,
                  FinishPanel finish) const {
-    const bool is_last = block.k.end == w_.k_tiles;
-    const int64_t panels = ceil_div(rows.end - rows.begin, cut_.rows);
-    const int64_t lines = (next.k.end - next.k.begin) * kTileLines;  // of one column
-    ProductArgs p = common_;
     p.w = weights(block);
     p.n_tiles = block.tiles.end - block.tiles.begin;
     p.k_tiles = block.k.end - block.k.begin;
     p.continued = block.k.begin > 0;
-    p.ahead.n_tiles = next.tiles.end - next.tiles.begin;
-    for (int64_t i = 0; i < panels; ++i) {
-      const int64_t row = rows.begin + i * cut_.rows;
-      const int64_t after = i + 1 < panels ? row + cut_.rows : next_row;
+    p.streamed = true;
+    p.out = sums;
+    for (int64_t row = rows.begin; row < rows.end; row += cut_.rows, p.streamed = false) {
       p.rows = std::min(cut_.rows, rows.end - row);
       p.x = input(row, block);
-      p.out = sums + (p.continued || !is_last ? (row - rows.begin) * p.out_stride : 0);
-      p.streamed = i == 0;
-      p.ahead.x = input(after, i + 1 < panels ? block : next);
-      p.ahead.rows = std::min(cut_.rows, rows_ - after);
-      const Range part = part_of(lines, i, panels);
-      p.ahead.w = weights(next) + part.begin * kLineBytes;
-      p.ahead.lines = part.end - part.begin;
       kernel_(p);
-      if (!is_last) continue;
+      if (block.k.end < w_.k_tiles) continue;
       finish(Panel{p.out, p.out_stride, row, p.rows, block.tiles.begin * kTileN,
                    p.n_tiles * kTileN});
     }

@@ -267,9 +267,9 @@ void linear_rows(const Subject& subject) {
 
 // More rows, columns and K than one block of a product holds: each row has the bits that it has
 // among others, however many, and the first is right.
-[[maybe_unused]] void linear_blocks(const Subject& subject) {
-  const auto ops = subject.make(3);
-  const int64_t k = 4230, n = 211, most_rows = 290;
+void linear_blocks_on(const Subject& subject, int64_t threads) {
+  const auto ops = subject.make(threads);
+  const int64_t k = 4230, n = 290, most_rows = 290;
   Random random(17);
   const TestMatrix w = bf16_matrix(*ops, n, k, random.numbers(n * k, 0.03F));
   const Act x = ops->make_act(most_rows, k, ActKind::kInput);
@@ -305,6 +305,11 @@ void linear_rows(const Subject& subject) {
     truth.push_back(sum);
   }
   EXPECT(relative_error(all, truth) < 2.5e-6);
+}
+
+// One worker has long strips, several have more of them.
+[[maybe_unused]] void linear_blocks(const Subject& subject) {
+  for (const int64_t threads : {1, 3}) linear_blocks_on(subject, threads);
 }
 
 // The float32 outputs of the longest product of the family stay within 1e-6 of the truth.
