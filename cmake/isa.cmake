@@ -10,6 +10,8 @@ if(MINGW)
   # The stack of Windows is aligned to 16 bytes, GCC assumes 32 and 64 for vectors: the assembler takes
   # moves that need no alignment. Unwind tables of Windows cannot name the registers xmm16 to xmm31.
   list(APPEND POLYLM_ISA_COMMON -Wa,-muse-unaligned-vector-move -fno-asynchronous-unwind-tables)
+  set_source_files_properties(csrc/model/weight_stream.cc PROPERTIES COMPILE_OPTIONS  # platform/wide.h
+    -Wa,-muse-unaligned-vector-move)
 endif()
 set_source_files_properties(${POLYLM_ISA_SELECTED} PROPERTIES COMPILE_OPTIONS "${POLYLM_ISA_COMMON}"
   SKIP_UNITY_BUILD_INCLUSION ON SKIP_PRECOMPILE_HEADERS ON)

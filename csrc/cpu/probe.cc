@@ -16,6 +16,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr int64_t kParts = 32;  // of a burst of one thread
+
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
@@ -61,9 +63,17 @@ double cpu_multiply_peak(int64_t threads, Isa isa, int64_t rounds, int64_t lengt
   ThreadPool::shared().grow(threads);
   for (int64_t i = 0; i < rounds; ++i) {
     std::atomic<double> operations{0.0};
+    // Shared out as products are: cores are not all equally fast, and equal shares would measure
+    // the slowest of them.
+    SharedWork parts(kParts * threads, 1, threads);
     const auto start = Clock::now();
-    ThreadPool::shared().run(threads, [&](int64_t) { operations.store(kernels.busy(length)); });
-    const double all = operations.load() * static_cast<double>(threads);
+    ThreadPool::shared().run_helped(threads, [&](int64_t worker) {
+      int64_t helped = 0;
+      for (Range one; parts.take(worker, &helped, &one);) {
+        operations.store(kernels.busy(std::max<int64_t>(1, length / kParts)));
+      }
+    });
+    const double all = operations.load() * static_cast<double>(kParts * threads);
     speeds.push_back(all / seconds_since(start) / 1e12);
   }
   return median(std::move(speeds));

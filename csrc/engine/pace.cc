@@ -15,7 +15,7 @@ double mixed(double average, double now) { return average == 0.0 ? now : 0.5 * (
 int64_t Pace::rows_within(double ms) const {
   if (row_ms_ == 0.0) return 2 * kPaceRows;  // the first prompt shows it
   const double rows = (std::max(ms, 2.0 * base_ms_) - base_ms_) / row_ms_;
-  return std::max(kPaceRows, static_cast<int64_t>(std::min(rows, 1e9)));
+  return std::max(kPaceRows, static_cast<int64_t>(std::min(rows, 1e9)) / kPaceRows * kPaceRows);
 }
 
 void Pace::limit(PlanLimits* limits) const {

@@ -10,7 +10,9 @@
 
 namespace polylm {
 
-inline constexpr int64_t kPaceRows = 32;  // of prompts in a step at least; fewer teach nothing
+// Steps have a multiple of so many rows of prompts, of which devices multiply blocks, and no fewer;
+// fewer teach nothing.
+inline constexpr int64_t kPaceRows = 32;
 
 class Pace {
  public:

@@ -15,6 +15,7 @@
 
 #include "platform/bf16.h"
 #include "platform/checked.h"
+#include "platform/wide.h"
 
 namespace polylm {
 namespace {
@@ -91,7 +92,8 @@ template <class Out, class Convert>
 void convert_lines(const Lines& lines, int64_t count, const Placement& p, const unsigned char* raw,
                    Out* out, Convert convert) {
   const auto run = [&](auto sample, auto to_float) {
-    const auto line_of = [&](const unsigned char* line, int64_t step) {
+    const auto line_of = [&](const unsigned char* line, int64_t step)
+                             __attribute__((always_inline)) {
       for (int64_t j = 0; j < lines.length; ++j) {
         auto bits = sample;
         std::memcpy(&bits, line + j * step, sizeof bits);
@@ -101,7 +103,8 @@ void convert_lines(const Lines& lines, int64_t count, const Placement& p, const 
     for (int64_t i = 0; i < count; ++i, out += lines.length) {
       const unsigned char* line = raw + i * lines.line_stride * p.element_bytes;
       if (lines.element_stride == 1) {
-        line_of(line, sizeof sample);  // a step that the compiler knows: it takes vectors
+        // A step that the compiler knows: it takes vectors.
+        widely(POLYLM_WIDE_LOOP { line_of(line, sizeof sample); });
       } else {
         line_of(line, lines.element_stride * p.element_bytes);
       }
@@ -168,15 +171,17 @@ struct LineScan {
 LineScan scan_line(const bf16* values, const ElementKeys& keys, int64_t count) {
   const int16_t* key_a = keys.a.data();
   const int16_t* key_b = keys.b.data();
-  LineScan s;
-  for (int64_t j = 0; j < count; ++j) {
-    const auto value = static_cast<int16_t>(values[j]);
-    const auto exponent = static_cast<uint16_t>(values[j] & 0x7f80u);
-    s.highest = exponent > s.highest ? exponent : s.highest;
-    s.a += static_cast<uint32_t>(key_a[j] * value);
-    s.b += static_cast<uint32_t>(key_b[j] * value);
-  }
-  return s;
+  return widely(POLYLM_WIDE_LOOP {
+    LineScan s;
+    for (int64_t j = 0; j < count; ++j) {
+      const auto value = static_cast<int16_t>(values[j]);
+      const auto exponent = static_cast<uint16_t>(values[j] & 0x7f80u);
+      s.highest = exponent > s.highest ? exponent : s.highest;
+      s.a += static_cast<uint32_t>(key_a[j] * value);
+      s.b += static_cast<uint32_t>(key_b[j] * value);
+    }
+    return s;
+  });
 }
 
 // The hash of a piece whose numbers are all finite; WEIGHTS_NONFINITE otherwise.

@@ -1,6 +1,7 @@
 // load_test.cc: one model in both layouts and every type of number gives the same packed weights
 // and the same fingerprint; another number gives another. Sizes are odd, so that pieces and tiles
 // are cut everywhere. Not here: damaged files (TypeScript writes those).
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -9,6 +10,7 @@
 #include "harness.h"
 #include "model/weights.h"
 #include "ops_rig.h"
+#include "platform/wide.h"
 
 namespace polylm::test {
 namespace {
@@ -20,10 +22,22 @@ struct Numbers {
   std::vector<float> matrix, table, vector;
 };
 
+// Each of them a bfloat16 and a normal half.
 Numbers make_numbers() {
   Random random(77);
-  return {rounded(random.numbers(kOut * kIn, 0.5F)), rounded(random.numbers(kRows * kIn, 0.5F)),
-          rounded(random.numbers(kOut, 0.5F))};
+  const auto numbers = [&](int64_t count) {
+    std::vector<float> all = rounded(random.numbers(count, 0.5F));
+    for (float& x : all) x = std::abs(x) < 0x1.0p-14F ? 0.125F : x;
+    return all;
+  };
+  return {numbers(kOut * kIn), numbers(kRows * kIn), numbers(kOut)};
+}
+
+uint16_t half_of(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return static_cast<uint16_t>((bits >> 16 & 0x8000u) |
+                               (((bits & 0x7fffffffu) - (112u << 23)) >> 13));
 }
 
 struct Loaded {
@@ -71,7 +85,7 @@ class Files {
     t.offset_bytes = static_cast<int64_t>(bytes->size());
     table->tensors.push_back(t);
     for (const float value : values) {
-      const bf16 half = bf16_from_float(value);
+      const uint16_t half = type == TensorType::kF16 ? half_of(value) : bf16_from_float(value);
       const bool wide = type == TensorType::kF32;
       const void* from = wide ? static_cast<const void*>(&value) : &half;
       const size_t size_bytes = wide ? sizeof value : sizeof half;
@@ -117,13 +131,16 @@ TEST(load_layouts_and_types_agree) {
   Numbers n = make_numbers();
   const std::string fingerprint = files.load(n, TensorType::kBf16, true).fingerprint;
   EXPECT_EQ(fingerprint.size(), size_t{16});
-  for (const TensorType type : {TensorType::kBf16, TensorType::kF32}) {
+  for (const TensorType type : {TensorType::kBf16, TensorType::kF16, TensorType::kF32}) {
     for (const bool transposed : {true, false}) {
-      const Loaded got = files.load(n, type, transposed);
-      EXPECT_EQ(got.fingerprint, fingerprint);
-      EXPECT(got.matrix == n.matrix);
-      EXPECT(got.table == n.table);
-      EXPECT(got.vector == n.vector);
+      for (const bool narrow : {true, false}) {
+        wide_loops_are_off = narrow;
+        const Loaded got = files.load(n, type, transposed);
+        EXPECT_EQ(got.fingerprint, fingerprint);
+        EXPECT(got.matrix == n.matrix);
+        EXPECT(got.table == n.table);
+        EXPECT(got.vector == n.vector);
+      }
     }
   }
 }
