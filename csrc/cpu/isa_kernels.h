@@ -4,7 +4,7 @@
 // What the lane functions mean: low_halves, high_halves: the even, odd k of a line of a bf16 tile;
 // first_or(a, n, b): lanes < n from a, the others from b; zero_below(y, x, l): 0 where x < l, else
 // y; if_negative(x, a, b): a where x < 0; scale_by_power(y, n): y * 2^n for whole n;
-// max(a, b): b where either is NaN.
+// max(a, b): b where either is NaN; inverse(x): 1/x to about 1 ulp, for x from 1 to 2^127.6.
 // Trap: compiled with -ffp-contract=off; a fused multiply-add is written as fma() or is not one.
 #pragma once
 
@@ -35,7 +35,7 @@ inline F16 exponential(F16 x) {
 inline F16 gelu_tanh(F16 x) {
   const F16 cube = mul(mul(x, x), x);
   const F16 u = mul(broadcast(-1.5957691216057308F), fma(broadcast(0.044715F), cube, x));
-  return div(x, add(broadcast(1.0F), exponential(u)));
+  return mul(x, inverse(add(broadcast(1.0F), exponential(u))));
 }
 
 // x * Phi(x); erfc by the Chebyshev fit of Press et al., Numerical Recipes, erfcc: 1.2e-7.
@@ -66,25 +66,51 @@ inline void store_kind(InputKind kind, void* to, int64_t at, F16 x) {
   }
 }
 
-void finish_rows(const FinishArgs& a) {
-  for (int64_t r = 0; r < a.rows; ++r) {
-    const float* acc = a.acc + r * a.acc_stride;
-    for (int64_t c = 0; c < a.cols; c += 16) {
-      F16 y = load(acc + c);
-      if (a.bias != nullptr) y = add(y, load(a.bias + c));
-      const int64_t to = r * a.out_stride + c;
-      switch (a.finish) {
-        case Finish::kPlain: store(static_cast<float*>(a.out) + to, y); break;
-        case Finish::kStore: store_kind(a.kind, a.out, to, y); break;
-        case Finish::kGeluTanh: store_kind(a.kind, a.out, to, gelu_tanh(y)); break;
-        case Finish::kGeluErf: store_kind(a.kind, a.out, to, gelu_erf(y)); break;
-        case Finish::kAdd: {
-          float* x = static_cast<float*>(a.out) + to;
-          store(x, add(load(x), y));
-          break;
-        }
+// One row of results, which begins at `out`.
+template <Finish F>
+void finish_row(const FinishArgs& a, const float* acc, char* out) {
+  const float* const bias = a.bias;
+  const int64_t cols = a.cols;
+  const InputKind kind = a.kind;
+  for (int64_t c = 0; c < cols; c += 16) {
+    F16 y = load(acc + c);
+    if (bias != nullptr) y = add(y, load(bias + c));
+    switch (F) {
+      case Finish::kPlain: store(reinterpret_cast<float*>(out) + c, y); break;
+      case Finish::kStore: store_kind(kind, out, c, y); break;
+      case Finish::kGeluTanh: store_kind(kind, out, c, gelu_tanh(y)); break;
+      case Finish::kGeluErf: store_kind(kind, out, c, gelu_erf(y)); break;
+      case Finish::kAdd: {
+        float* x = reinterpret_cast<float*>(out) + c;
+        store(x, add(load(x), y));
+        break;
       }
     }
+  }
+}
+
+// What is added to lies in short runs far apart: it is fetched some rows ahead.
+template <Finish F>
+void finish_as(const FinishArgs& a) {
+  constexpr int64_t kAheadRows = 6;
+  const bool halves = F != Finish::kPlain && F != Finish::kAdd && a.kind == InputKind::kBf16;
+  const int64_t row_bytes = a.out_stride * (halves ? 2 : 4);
+  char* out = static_cast<char*>(a.out);
+  for (int64_t r = 0; r < a.rows; ++r, out += row_bytes) {
+    if (F == Finish::kAdd && r + kAheadRows < a.rows) {
+      for (int64_t c = 0; c < a.cols; c += 16) prefetch(out + kAheadRows * row_bytes + c * 4);
+    }
+    finish_row<F>(a, a.acc + r * a.acc_stride, out);
+  }
+}
+
+void finish_rows(const FinishArgs& a) {
+  switch (a.finish) {
+    case Finish::kPlain: return finish_as<Finish::kPlain>(a);
+    case Finish::kStore: return finish_as<Finish::kStore>(a);
+    case Finish::kGeluTanh: return finish_as<Finish::kGeluTanh>(a);
+    case Finish::kGeluErf: return finish_as<Finish::kGeluErf>(a);
+    case Finish::kAdd: return finish_as<Finish::kAdd>(a);
   }
 }
 

@@ -38,6 +38,11 @@ inline F16 add(F16 x, F16 y) { return _mm512_add_ps(x, y); }
 inline F16 sub(F16 x, F16 y) { return _mm512_sub_ps(x, y); }
 inline F16 mul(F16 x, F16 y) { return _mm512_mul_ps(x, y); }
 inline F16 div(F16 x, F16 y) { return _mm512_div_ps(x, y); }
+// An estimate of 14 bits and a step of Newton's: a division takes 16 cycles.
+inline F16 inverse(F16 x) {
+  const F16 r = _mm512_rcp14_ps(x);
+  return _mm512_fmadd_ps(r, _mm512_fnmadd_ps(x, r, _mm512_set1_ps(1.0F)), r);
+}
 inline F16 max(F16 x, F16 y) { return _mm512_max_ps(x, y); }
 inline F16 min(F16 x, F16 y) { return _mm512_min_ps(x, y); }
 inline F16 fma(F16 x, F16 y, F16 z) { return _mm512_fmadd_ps(x, y, z); }

@@ -43,6 +43,7 @@ inline F16 add(const F16& a, const F16& b) { POLYLM_QUARTERS(vaddq_f32(a.v[i], b
 inline F16 sub(const F16& a, const F16& b) { POLYLM_QUARTERS(vsubq_f32(a.v[i], b.v[i])); }
 inline F16 mul(const F16& a, const F16& b) { POLYLM_QUARTERS(vmulq_f32(a.v[i], b.v[i])); }
 inline F16 div(const F16& a, const F16& b) { POLYLM_QUARTERS(vdivq_f32(a.v[i], b.v[i])); }
+inline F16 inverse(F16 x) { return div(broadcast(1.0F), x); }
 inline F16 max(const F16& a, const F16& b) {
   POLYLM_QUARTERS(vbslq_f32(vcgtq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]));
 }

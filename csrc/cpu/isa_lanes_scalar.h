@@ -44,6 +44,7 @@ inline F16 add(const F16& a, const F16& b) { POLYLM_LANES(a.v[i] + b.v[i]); }
 inline F16 sub(const F16& a, const F16& b) { POLYLM_LANES(a.v[i] - b.v[i]); }
 inline F16 mul(const F16& a, const F16& b) { POLYLM_LANES(a.v[i] * b.v[i]); }
 inline F16 div(const F16& a, const F16& b) { POLYLM_LANES(a.v[i] / b.v[i]); }
+inline F16 inverse(F16 x) { return div(broadcast(1.0F), x); }
 inline F16 fma(const F16& a, const F16& b, const F16& c) { POLYLM_LANES(a.v[i] * b.v[i] + c.v[i]); }
 inline F16 max(const F16& a, const F16& b) { POLYLM_LANES(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
 inline F16 min(const F16& a, const F16& b) { POLYLM_LANES(a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
