@@ -13,9 +13,11 @@ namespace polylm {
 namespace {
 
 inline constexpr int64_t kTileRows = 16;
-// Rows by k tiles of x that stay in the L2 cache (1 MB of 2) while columns of tiles pass by.
+// Rows by k tiles of x that stay in the L2 cache while columns of tiles pass by: 1 MB of 2, or half
+// of that where the next k tiles of x come in meanwhile.
 inline constexpr int64_t kCutRows = 256;
-inline constexpr int64_t kCutDepth = 64;
+inline constexpr int64_t kCutWhole = 64;
+inline constexpr int64_t kCutDepth = 32;
 inline constexpr int64_t kCutTiles = 8;
 inline constexpr int64_t kCutStrip = 16;
 
@@ -413,7 +415,7 @@ KernelTable make_table() {
   t.product_bf16 = product_amx;
   t.product_list_bf16 = product_list_amx;
   t.rest = release;
-  t.cut_bf16 = {kCutRows, kCutTiles, kCutDepth, kCutRows, kCutStrip};
+  t.cut_bf16 = {kCutRows, kCutTiles, kCutDepth, kCutWhole, kCutRows, kCutStrip};
   t.row_scores_bf16 = row_scores_amx;
   t.row_sums_bf16 = row_sums_amx;
   t.busy = busy_tiles;

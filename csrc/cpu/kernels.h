@@ -38,11 +38,13 @@ struct Ahead {
 };
 
 // How a product of more than 16 rows is cut into jobs, `strip` columns of tiles by `chunk_rows`,
-// and those into calls, `rows` by `tiles` columns by `k_tiles`.
+// and those into calls, `rows` by `tiles` columns by `k_tiles`, or by all k tiles if those are at
+// most `whole_k_tiles`.
 struct Cut {
   int64_t rows = 60;  // whole register blocks of 2, 4, 5, 6
   int64_t tiles = 4;
   int64_t k_tiles = INT64_MAX;
+  int64_t whole_k_tiles = INT64_MAX;
   int64_t chunk_rows = INT64_MAX;
   int64_t strip = 4;
 };

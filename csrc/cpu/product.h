@@ -63,8 +63,10 @@ class Product {
       blocks_ = ceil_div(w.n_tiles, unit_);
       return;
     }
-    cut_.k_tiles = std::min(cut_.k_tiles, w.k_tiles);
-    if (cut_.k_tiles == w.k_tiles) cut_.strip = cut_.tiles;  // x stays from job to job
+    if (w.k_tiles <= cut_.whole_k_tiles) {
+      cut_.k_tiles = w.k_tiles;
+      cut_.strip = cut_.tiles;  // x stays from job to job
+    }
     chunks_ = ceil_div(rows, cut_.chunk_rows);
     if (chunks_ > 1) cut_.chunk_rows = round_up(ceil_div(rows, chunks_), kEvenRows);
     unit_ = cut_.strip;
