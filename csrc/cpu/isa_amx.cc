@@ -242,8 +242,8 @@ void row_sums_amx(const RowListArgs& a) {
 
 // --------------------------------------------------------------------------- more than 16 rows
 
-// What one block fetches at every step: a line of each of some rows of x, and for `steps` steps some
-// lines of each of two columns of tiles.
+// What one block fetches at every step: a line of each of some rows of x, and for `steps` steps
+// some lines of each of two columns of tiles.
 struct Fetch {
   const char* x = nullptr;
   int64_t rows = 0;

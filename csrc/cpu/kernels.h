@@ -25,9 +25,10 @@ inline constexpr int64_t kSegmentKeys = 256;   // attention is folded over segme
 // How numbers that feed products are stored: bf16, fp32 that holds bf16-rounded values, or fp32.
 enum class InputKind : uint8_t { kBf16, kRounded, kExact };
 
-// What a product brings into the L2 cache while it multiplies, besides its own weights, for the next
-// call: the first columns of tiles of w, and `rows` rows of x where those are others; of both as
-// many k tiles as the call has. Strides are the call's. own_x: its own rows are not there either.
+// What a product brings into the L2 cache while it multiplies, besides its own weights, for the
+// next call: the first columns of tiles of w, and `rows` rows of x where those are others; of both
+// as many k tiles as the call has. Strides are the call's. own_x: its own rows are not there
+// either.
 // Only AMX is fast enough to need it.
 struct Ahead {
   const void* x = nullptr;
