@@ -58,6 +58,9 @@ function laterFunctions(disassembly: string): Set<string> {
   return found
 }
 
+// Or in with_avx2 of csrc/platform/wide.h, which no one calls who has not asked the processor.
+const asksFirst = /^_ZN6polylm9with_avx2I/
+
 test('instructions beyond x86-64-v2 stand in instruction set files alone', () => {
   const bad = '0000000000000010 <f>:\n  10:\tmovups %xmm0,(%rax)\n0000000000000020 <g>:\n  20:\tvmovups %ymm0,(%rax)\n  28:\tret\n'
   expect([...laterFunctions(bad)]).toEqual(['g'])
@@ -69,7 +72,7 @@ test('instructions beyond x86-64-v2 stand in instruction set files alone', () =>
   const allowed = new Set(run('nm', ...objects).split('\n').map(line => line.split(' ').at(-1)))
   const used = laterFunctions(run('objdump', '-d', '--no-show-raw-insn', development))
   expect(used.size).toBeGreaterThan(20)                         // the kernels themselves
-  expect([...used].filter(name => !allowed.has(name))).toEqual([])
+  expect([...used].filter(name => !allowed.has(name) && !asksFirst.test(name))).toEqual([])
 })
 
 // ------------------------------------------------------------------------------------------------- laziness
