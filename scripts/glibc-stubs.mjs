@@ -2,8 +2,8 @@
 // Makes stub libraries that stand for an old glibc: every symbol of the compiler's own glibc in its newest version that
 // is not newer than the floor. An addon linked against them loads wherever the floor does, whatever glibc it was built
 // on. Called by cmake/portable.cmake: glibc-stubs.mjs <compiler> <floor> <folder>.
-// Before 2.34 threads and dlopen were libraries of their own, so empty libpthread and libdl are made for the linker to
-// name. Trap: functions that the floor lacks altogether stay undefined; cmake/glibc_floor.c has those that we need.
+// Before 2.34 threads, dlopen and what CUDA's runtime wants of shared memory were in libraries of their own, so empty
+// libpthread, libdl and librt are made for the linker to name. Trap: functions that the floor lacks altogether stay undefined; cmake/glibc_floor.c has those that we need.
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
@@ -60,3 +60,4 @@ makeStub('m', 'libm.so.6', symbolsAtFloor(fileOf('libm.so.6')))
 makeStub('loader', loader, symbolsAtFloor(fileOf(loader)))
 makeStub('pthread', 'libpthread.so.0', [])
 makeStub('dl', 'libdl.so.2', [])
+makeStub('rt', 'librt.so.1', [])
