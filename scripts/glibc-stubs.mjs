@@ -2,8 +2,10 @@
 // Makes stub libraries that stand for an old glibc: every symbol of the compiler's own glibc in its newest version that
 // is not newer than the floor. An addon linked against them loads wherever the floor does, whatever glibc it was built
 // on. Called by cmake/portable.cmake: glibc-stubs.mjs <compiler> <floor> <folder>.
-// Before 2.34 threads, dlopen and what CUDA's runtime wants of shared memory were in libraries of their own, so empty
-// libpthread, libdl and librt are made for the linker to name. Trap: functions that the floor lacks altogether stay undefined; cmake/glibc_floor.c has those that we need.
+// Before 2.34 threads and dlopen were libraries of their own, so empty libpthread and libdl are made for the linker to
+// name: Node has loaded both before its libc. Not so librt, so its functions (CUDA's runtime shares memory) stand in a
+// stub of their own: an old loader ends at the library that a symbol is said to be in.
+// Trap: functions that the floor lacks altogether stay undefined; cmake/glibc_floor.c has those that we need.
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
@@ -55,9 +57,11 @@ function makeStub(name, soname, symbols) {
 mkdirSync(folder, { recursive: true })
 const libc = fileOf('libc.so.6')
 const loader = readElf(libc).needed.find(name => name.startsWith('ld-linux'))
-makeStub('c', 'libc.so.6', symbolsAtFloor(libc))
+const isOfRt = ({ name }) => /^(aio_|lio_listio|mq_|shm_|timer_)/.test(name)
+const ofLibc = symbolsAtFloor(libc)
+makeStub('c', 'libc.so.6', ofLibc.filter(symbol => !isOfRt(symbol)))
 makeStub('m', 'libm.so.6', symbolsAtFloor(fileOf('libm.so.6')))
 makeStub('loader', loader, symbolsAtFloor(fileOf(loader)))
 makeStub('pthread', 'libpthread.so.0', [])
 makeStub('dl', 'libdl.so.2', [])
-makeStub('rt', 'librt.so.1', [])
+makeStub('rt', 'librt.so.1', [...ofLibc, ...symbolsAtFloor(fileOf('librt.so.1'))].filter(isOfRt))
