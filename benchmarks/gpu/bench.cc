@@ -320,6 +320,26 @@ void where_it_fits(const std::string& name, const std::function<void()>& measure
   }
 }
 
+// All batches at one depth, with one copy of the weights: making it takes longer than measuring.
+// The largest batch whose cache fits decides; larger ones are lines that say so.
+void bench_depth(const Shape& s, std::vector<int64_t> batches, int64_t depth) {
+  const std::string where = ", depth " + std::to_string(depth);
+  while (!batches.empty()) {
+    const int64_t largest = batches.back();
+    try {
+      Model m(s, largest, std::max<int64_t>(256, largest), depth + 8);
+      m.fill(depth, 256);
+      for (const int64_t batch : batches) bench_decode(m, batch, depth);
+      return;
+    } catch (const Error& e) {
+      if (e.code() != Code::kInsufficientMemory) throw;
+      skip_line(s.name + " batch " + std::to_string(largest) + where,
+                "not enough memory on the card");
+      batches.pop_back();
+    }
+  }
+}
+
 void bench_shape(const Shape& s, bool smoke, const std::string& only) {
   const auto wanted = [&](const char* what) { return only.empty() || only == what; };
   if (wanted("ops")) {
@@ -338,17 +358,10 @@ void bench_shape(const Shape& s, bool smoke, const std::string& only) {
     });
   }
   if (!wanted("decode")) return;
-  for (const int64_t batch : {1, 8, 32, 128}) {
-    if (smoke && batch > 8) break;
-    for (const int64_t depth : {int64_t{0}, smoke ? s.context - 8 : int64_t{1900}}) {
-      const std::string name = s.name + " batch " + std::to_string(batch) + ", depth " +
-                               std::to_string(depth);
-      where_it_fits(name, [&] {
-        Model m(s, batch, std::max<int64_t>(256, batch), depth + 8);
-        m.fill(depth, 256);
-        bench_decode(m, batch, depth);
-      });
-    }
+  const std::vector<int64_t> batches = smoke ? std::vector<int64_t>{1, 8}
+                                             : std::vector<int64_t>{1, 8, 32, 128};
+  for (const int64_t depth : {int64_t{0}, smoke ? s.context - 8 : int64_t{1900}}) {
+    bench_depth(s, batches, depth);
   }
 }
 

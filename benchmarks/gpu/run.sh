@@ -2,8 +2,11 @@
 # run.sh: everything of polylm that wants a GPU, with one command and without Node or a network:
 # builds for the card at hand, runs conformance, the engine against Hugging Face's fixtures, the
 # sanitizers where they are installed, the benchmark, and PyTorch beside it where that is installed.
-#   benchmarks/gpu/run.sh [--quick] [--out FOLDER]
+#   benchmarks/gpu/run.sh [--quick] [--out FOLDER] [--parts LIST] [--prebuilt] [--sanitizer-seconds N]
 # --quick: tiny shapes and no sanitizers, to see that all of it works (minutes instead of an hour).
+# --parts: only some of tests,plain,sanitizers,bench,torch,again,plain-bench, separated by commas.
+# --prebuilt: the programs in build-gpu were built elsewhere for this GPU; nothing is compiled.
+# --sanitizer-seconds: the limit of one sanitizer run (default 1800); one that hits it is a failure.
 # Results: FOLDER/results.json and FOLDER/summary.md (default build-gpu/results). The last line is
 # `N passed, N failed, N skipped`; the status is 1 when something failed. Without a GPU or without
 # nvcc nothing can be shown: each part is counted as skipped, and the status is 0.
@@ -12,18 +15,25 @@ cd "$(dirname "$0")/../.."
 build=build-gpu
 out=$build/results
 quick=""
+wanted=tests,plain,sanitizers,bench,torch,again,plain-bench
+prebuilt=""
+sanitizer_seconds=1800
 while [ $# -gt 0 ]; do
   case "$1" in
     --quick) quick=1 ;;
+    --parts) shift; wanted=${1:?--parts wants a list} ;;
+    --prebuilt) prebuilt=1 ;;
+    --sanitizer-seconds) shift; sanitizer_seconds=${1:?--sanitizer-seconds wants a number} ;;
     --out) shift; out=${1:?--out wants a folder} ;;
-    *) echo "usage: benchmarks/gpu/run.sh [--quick] [--out FOLDER]" >&2; exit 2 ;;
+    *) sed -n 's/^#   benchmarks/usage: benchmarks/p' "$0" >&2; exit 2 ;;
   esac
   shift
 done
 passed=0 failed=0 skipped=0
 mkdir -p "$out"
 
-say() { printf '\n== %s\n' "$1"; }
+say() { printf '\n== %s (%d s)\n' "$1" "$SECONDS"; }
+wants() { case ",$wanted," in *",$1,"*) true ;; *) false ;; esac; }
 skip() { printf 'skip %s: %s\n' "$1" "$2"; skipped=$((skipped + 1)); }
 good() { printf 'pass %s\n' "$1"; passed=$((passed + 1)); }
 bad() { printf 'FAIL %s: %s\n' "$1" "$2"; failed=$((failed + 1)); }
@@ -74,7 +84,13 @@ arch=$capability-real
 say "build for sm_$capability"
 generator=()
 command -v ninja >/dev/null && generator=(-G Ninja)
-if CUDACXX=$nvcc cmake -S . -B "$build" "${generator[@]}" -DPOLYLM_ADDON=OFF -DPOLYLM_TESTS=ON \
+if [ -n "$prebuilt" ]; then
+  if [ -x "$build/polylm_tests" ] && [ -x "$build/polylm_gpu_bench" ]; then
+    good "build (made elsewhere)"
+  else
+    bad build "--prebuilt, but $build has no polylm_tests and polylm_gpu_bench"; finish
+  fi
+elif CUDACXX=$nvcc cmake -S . -B "$build" "${generator[@]}" -DPOLYLM_ADDON=OFF -DPOLYLM_TESTS=ON \
      -DPOLYLM_CUDA=ON "-DPOLYLM_CUDA_ARCHS=$arch" > "$out/configure.log" 2>&1 &&
    cmake --build "$build" --parallel "${JOBS:-$(nproc)}" --target polylm_tests polylm_gpu_bench \
      > "$out/build.log" 2>&1; then
@@ -105,20 +121,23 @@ done
 export POLYLM_FLAT=$PWD/$flat
 
 # --------------------------------------------------------------------------------------------- tests
-tests "conformance and fixtures on the card" "$out/tests.log" "$build/polylm_tests" cuda
-tests "the same without graphs and overlap" "$out/tests-plain.log" \
-  env POLYLM_CUDA_PLAIN=1 "$build/polylm_tests" cuda
+wants tests &&
+  tests "conformance and fixtures on the card" "$out/tests.log" "$build/polylm_tests" cuda
+wants plain &&
+  tests "the same without graphs and overlap" "$out/tests-plain.log" \
+    env POLYLM_CUDA_PLAIN=1 "$build/polylm_tests" cuda
 
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null) ||
   sanitizer=""
 for tool in memcheck racecheck synccheck initcheck; do
+  wants sanitizers || continue
   if [ -n "$quick" ]; then skip "$tool" "--quick"; continue; fi
   if [ -z "$sanitizer" ]; then skip "$tool" "compute-sanitizer is not installed"; continue; fi
   say "$tool"
   # cuda_r*: both roles in one step, and steps replayed as graphs: every kernel of the bf16 path.
-  if timeout 1800 "$sanitizer" --tool "$tool" --error-exitcode 9 --log-file "$out/$tool.log" \
+  if timeout "$sanitizer_seconds" "$sanitizer" --tool "$tool" --error-exitcode 9 --log-file "$out/$tool.log" \
        "$build/polylm_tests" cuda_r > "$out/$tool-tests.log" 2>&1 &&
-     timeout 1800 "$sanitizer" --tool "$tool" --error-exitcode 9 --log-file "$out/$tool-fp32.log" \
+     timeout "$sanitizer_seconds" "$sanitizer" --tool "$tool" --error-exitcode 9 --log-file "$out/$tool-fp32.log" \
        "$build/polylm_tests" cuda_fp32 >> "$out/$tool-tests.log" 2>&1; then
     good "$tool"
   else
@@ -131,13 +150,17 @@ done
 # Ours, the rival, ours again: what differs between the two runs of ours is the machine's noise.
 smoke=()
 [ -n "$quick" ] && smoke=(--smoke)
-lines "benchmark" "$out/ours.jsonl" "$build/polylm_gpu_bench" "${smoke[@]}"
-if [ -z "$python" ]; then skip "PyTorch" "python3 is not installed"
+wants bench &&
+  lines "benchmark" "$out/ours.jsonl" "$build/polylm_gpu_bench" "${smoke[@]}"
+if ! wants torch; then :
+elif [ -z "$python" ]; then skip "PyTorch" "python3 is not installed"
 elif ! "$python" -c 'import torch' 2>/dev/null; then skip "PyTorch" "it is not installed"
 else lines "PyTorch" "$out/torch.jsonl" "$python" benchmarks/gpu/torch_rival.py "${smoke[@]}"; fi
-lines "benchmark, again" "$out/ours-again.jsonl" "$build/polylm_gpu_bench" "${smoke[@]}"
-lines "decode without graphs and overlap" "$out/plain.jsonl" \
-  "$build/polylm_gpu_bench" "${smoke[@]}" --plain --only decode
+wants again &&
+  lines "benchmark, again" "$out/ours-again.jsonl" "$build/polylm_gpu_bench" "${smoke[@]}"
+wants plain-bench &&
+  lines "decode without graphs and overlap" "$out/plain.jsonl" \
+    "$build/polylm_gpu_bench" "${smoke[@]}" --plain --only decode
 
 # The JSON by hand, so that it needs no Python: the lines of each file are an array.
 array() { [ -f "$1" ] && grep '^{' "$1" | paste -sd, - || true; }
