@@ -2,6 +2,7 @@
 #include "backends.h"
 
 #include <algorithm>
+#include <iterator>
 #include <mutex>
 
 #include "cpu/cpu_ops.h"
@@ -17,11 +18,11 @@
 namespace polylm {
 namespace {
 
-// The one switch: whether "auto" may take a card. False until the kernels have run on one; then
-// lib/memory.ts must also ask the card, not the machine, what is free for "auto".
-constexpr bool kCudaIsProven = false;
+// Architectures that "auto" may take: those whose kernels passed every test on such a GPU
+// (benchmarks/results). lib/memory.ts asks the device that "auto" would take what is free.
+constexpr const char* kProven[] = {"sm_90"};
 constexpr const char* kUnproven =
-    "CUDA kernels of this version were never run on a GPU; ask for device 'cuda' to use them";
+    "CUDA kernels were never run on a GPU of this architecture; ask for device 'cuda' to use them";
 constexpr const char* kNoCuda = "this build has no CUDA kernels";
 
 // The cards, or one report that says why there are none. Never empty.
@@ -36,7 +37,9 @@ std::vector<DeviceReport> cuda_reports() {
     report.name = device.name;
     report.isa = device.isa;
     report.usable = device.reason.empty();
-    report.reason = report.usable && !kCudaIsProven ? kUnproven : device.reason;
+    report.proven = report.usable && std::find(std::begin(kProven), std::end(kProven),
+                                               device.isa) != std::end(kProven);
+    report.reason = report.usable && !report.proven ? kUnproven : device.reason;
     report.memory_bytes = device.memory_bytes;
     report.free_bytes = device.free_bytes;
     reports.push_back(report);
@@ -89,7 +92,7 @@ std::unique_ptr<Ops> make_ops(const BackendOptions& options) {
   if (options.device == "ref") return std::make_unique<RefOps>(options.precision);
   if (options.device == "cpu") return make_cpu(options, "");
   if (options.device == "auto") {
-    const DeviceChoice choice = choose_device(cuda_reports(), options.needed_bytes, kCudaIsProven);
+    const DeviceChoice choice = choose_device(cuda_reports(), options.needed_bytes);
     if (choice.device == "cpu") return make_cpu(options, choice.reason);
     BackendOptions chosen = options;
     chosen.device = choice.device;
@@ -100,15 +103,14 @@ std::unique_ptr<Ops> make_ops(const BackendOptions& options) {
                           ", expected \"auto\", \"cpu\", \"cuda\" or \"cuda:N\"");
 }
 
-DeviceChoice choose_device(const std::vector<DeviceReport>& reports, int64_t needed_bytes,
-                           bool cuda_is_proven) {
+DeviceChoice choose_device(const std::vector<DeviceReport>& reports, int64_t needed_bytes) {
   DeviceChoice choice;
   int64_t index = -1;
   int64_t most_free = -1;
   for (const DeviceReport& report : reports) {
     if (report.kind != "cuda") continue;
     ++index;
-    if (!report.usable) {
+    if (!report.usable || !report.proven) {
       if (choice.reason.empty()) choice.reason = "cuda: " + report.reason;
       continue;
     }
@@ -118,13 +120,10 @@ DeviceChoice choose_device(const std::vector<DeviceReport>& reports, int64_t nee
   }
   if (most_free < 0) return choice;
   choice.reason.clear();
-  if (cuda_is_proven && most_free >= needed_bytes) return choice;
+  if (most_free >= needed_bytes) return choice;
   choice.device = "cpu";
-  choice.reason = cuda_is_proven
-                      ? "cuda: too little memory: the weights take " +
-                            std::to_string(needed_bytes) + " bytes, " +
-                            std::to_string(most_free) + " are free on the card"
-                      : std::string("cuda: ") + kUnproven;
+  choice.reason = "cuda: too little memory: the weights take " + std::to_string(needed_bytes) +
+                  " bytes, " + std::to_string(most_free) + " are free on the GPU";
   return choice;
 }
 

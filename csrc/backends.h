@@ -25,21 +25,21 @@ struct DeviceReport {
   std::string name;
   std::string isa;
   bool usable = false;
+  bool proven = false;  // "auto" may take it
   std::string reason;  // why not, or what is missing for a better choice
   int64_t memory_bytes = 0;  // total memory of the device (or what a cgroup leaves of it)
   int64_t free_bytes = 0;
 };
 std::vector<DeviceReport> list_devices();
 
-// What "auto" takes: the usable card with the most free memory, if the model fits it; else the CPU,
-// and why. The CPU also where CUDA is not proven: make_ops passes kCudaIsProven, which becomes true
-// with the first release whose kernels passed every test on a GPU. Pure.
+// What "auto" takes: the usable and proven GPU with the most free memory, if the model fits it; else
+// the CPU, and why. A GPU is proven when the kernels for its architecture passed every test on one
+// (kProven in backends.cc). Pure.
 struct DeviceChoice {
   std::string device = "cpu";
   std::string reason;  // why not something better, "" when there is nothing to say
 };
-DeviceChoice choose_device(const std::vector<DeviceReport>& reports, int64_t needed_bytes,
-                           bool cuda_is_proven);
+DeviceChoice choose_device(const std::vector<DeviceReport>& reports, int64_t needed_bytes);
 
 // Yardsticks for benchmarks, measured when called (less than a second each). threads 0: as many as
 // a model would get. GB/s (1e9) of a read-only stream, median of several passes over size_bytes,

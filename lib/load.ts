@@ -181,8 +181,9 @@ async function roomForKv(
   config: ModelConfig, checked: CheckedLoad, contextSize: number, weights: NativeWeights,
 ): Promise<number> {
   const { kvPerToken, workspace } = modelSizes(config, 2, checked, contextSize)
-  const { blockTokens } = weights.device
-  const { free } = checked.kvMemory === undefined ? await freeMemory(checked.device) : { free: undefined }
+  const { blockTokens, kind, index } = weights.device
+  const placed = kind === 'cuda' ? `cuda:${index}` : kind
+  const { free } = checked.kvMemory === undefined ? await freeMemory(placed, 0) : { free: undefined }
   const afterWorkspace = free === undefined ? undefined : Math.max(0, free - workspace)
   const tokens = kvTokens(checked, contextSize, kvPerToken, afterWorkspace)
   if (tokens >= blockTokens) return checked.kvMemory === undefined ? roundUp(tokens, blockTokens) : tokens

@@ -86,12 +86,32 @@ export function nativeDevices(): Promise<NativeDevice[]> {
   return fromCore(() => loadNative().devices())
 }
 
-/** Free memory where `device` would run. */
-export async function freeMemory(device: string): Promise<{ kind: string; free: number | undefined }> {
-  const kind = device === 'auto' || device === 'ref' ? 'cpu' : device
-  const found = (await nativeDevices()).find(d => d.kind === kind || (d.kind === 'cuda' && kind.startsWith('cuda')))
+/**
+ * The device that `device` means for a model whose weights take `weightBytes`: for 'auto' the rule of choose_device in
+ * csrc/backends.h.
+ */
+export function deviceFor(
+  devices: readonly NativeDevice[], device: string, weightBytes: number,
+): { kind: string; found: NativeDevice | undefined } {
+  const cpu = devices.find(({ kind }) => kind === 'cpu')
+  const gpus = devices.filter(({ kind }) => kind === 'cuda')
+  if (device === 'auto') {
+    const best = gpus.reduce<NativeDevice | undefined>((most, gpu) =>
+      gpu.usable && gpu.proven && gpu.freeBytes > (most?.freeBytes ?? -1) ? gpu : most, undefined)
+    if (best !== undefined && best.freeBytes >= weightBytes) return { kind: `cuda:${gpus.indexOf(best)}`, found: best }
+    return { kind: 'cpu', found: cpu }
+  }
+  if (device.startsWith('cuda')) return { kind: device, found: gpus[Number(device.split(':')[1] ?? 0)] }
+  return { kind: device, found: cpu }    // 'cpu', and 'ref', which computes there
+}
+
+/** Free memory where `device` would run a model whose weights take `weightBytes`. */
+export async function freeMemory(
+  device: string, weightBytes: number,
+): Promise<{ kind: string; free: number | undefined }> {
+  const { kind, found } = deviceFor(await nativeDevices(), device, weightBytes)
   const free = found !== undefined && found.freeBytes > 0 ? found.freeBytes : undefined
-  return { kind: device === 'ref' ? 'ref' : kind, free: free ?? (kind === 'cpu' ? freeHere() : undefined) }
+  return { kind, free: free ?? (kind === 'cpu' ? freeHere() : undefined) }
 }
 
 function freeHere(): number {
@@ -110,7 +130,7 @@ async function estimate(
   config: ModelConfig, matrixBytes: number, checked: CheckedEstimate, contextSize: number,
 ): Promise<MemoryEstimate> {
   const sizes = modelSizes(config, matrixBytes, checked, contextSize)
-  const { kind, free } = await freeMemory(checked.device)
+  const { kind, free } = await freeMemory(checked.device, sizes.weights)
   const afterWeights = free === undefined ? undefined : Math.max(0, free - sizes.weights - sizes.workspace)
   const kv = kvTokens(checked, contextSize, sizes.kvPerToken, afterWeights) * sizes.kvPerToken
   const total = sizes.weights + sizes.workspace + kv
@@ -126,7 +146,7 @@ async function estimate(
 export async function checkMemory(
   config: ModelConfig, matrixBytes: number, checked: CheckedEstimate, contextSize: number,
 ): Promise<void> {
-  const { free } = await freeMemory(checked.device)
+  const { free } = await freeMemory(checked.device, modelSizes(config, matrixBytes, checked, contextSize).weights)
   if (free === undefined) return
   const { total, weights, kv, workspace } = await estimate(config, matrixBytes, checked, contextSize)
   if (total <= free) return

@@ -123,6 +123,8 @@ export interface NativeDevice {
   readonly name: string
   readonly isa: string
   readonly usable: boolean
+  /** Whether 'auto' may take it. */
+  readonly proven: boolean
   readonly reason: string
   readonly memoryBytes: number
   readonly freeBytes: number
@@ -134,6 +136,8 @@ export interface NativeWeights {
     readonly kind: string
     readonly name: string
     readonly isa: string
+    /** Among the devices of its kind. */
+    readonly index: number
     readonly reason: string
     readonly precision: 'bf16' | 'fp32'
     readonly blockTokens: number

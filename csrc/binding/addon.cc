@@ -58,6 +58,7 @@ Napi::Object to_object(Napi::Env env, const DeviceReport& device) {
   object.Set("name", device.name);
   object.Set("isa", device.isa);
   object.Set("usable", device.usable);
+  object.Set("proven", device.proven);
   object.Set("reason", device.reason);
   object.Set("memoryBytes", static_cast<double>(device.memory_bytes));
   object.Set("freeBytes", static_cast<double>(device.free_bytes));

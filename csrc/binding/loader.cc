@@ -188,6 +188,7 @@ Napi::Object to_device(Napi::Env env, const DeviceInfo& info) {
   object.Set("kind", info.kind);
   object.Set("name", info.name);
   object.Set("isa", info.isa);
+  object.Set("index", static_cast<double>(info.index));
   object.Set("reason", info.reason);
   object.Set("precision", info.precision == Precision::kFp32 ? "fp32" : "bf16");
   object.Set("blockTokens", static_cast<double>(info.block_tokens));

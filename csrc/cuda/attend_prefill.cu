@@ -15,19 +15,28 @@ namespace {
 
 constexpr int kThreads = 128;
 
-// Starts copying K and V of one head of key block `index`: K with its pieces where k_piece says.
+// Starts copying K and V of one head of a key block, K with its pieces where k_piece says. The count
+// of copies is a constant, so that the compiler computes addresses once.
 template <int kD32>
-__device__ __forceinline__ void fill_stage(const AttendCall& p, int table, int index,
+__device__ __forceinline__ void fill_stage(const AttendCall& p, int64_t block,
                                            unsigned char* stage) {
   constexpr int kPadded = 32 * kD32;
   constexpr int kPieces = kCudaBlockTokens * kPadded / 8;  // 16 bytes each, of K; V has as many
-  const int64_t block = p.tables[table + index];
+  static_assert(kPieces % kThreads == 0);
   const int64_t head = block * p.heads + blockIdx.y;
-  const uint16_t* from = static_cast<const uint16_t*>(p.layer) + head * 2 * kPieces * 8;
-  for (int i = static_cast<int>(threadIdx.x); i < kPieces; i += kThreads) {
+  const int thread = static_cast<int>(threadIdx.x);
+  const uint16_t* from =
+      static_cast<const uint16_t*>(p.layer) + head * 2 * kPieces * 8 + thread * 8;
+#pragma unroll
+  for (int j = 0; j < kPieces / kThreads; ++j) {
+    const int i = thread + j * kThreads;
     const int to = k_piece(i / (kPadded / 8), i % (kPadded / 8), kPadded);
-    copy16_async(stage + to * 16, from + i * 8, true);
-    copy16_async(stage + (kPieces + i) * 16, from + (kPieces + i) * 8, true);
+    copy16_async(stage + to * 16, from + j * kThreads * 8, true);
+  }
+#pragma unroll
+  for (int j = 0; j < kPieces / kThreads; ++j) {
+    copy16_async(stage + (kPieces + thread + j * kThreads) * 16,
+                 from + (kPieces + j * kThreads) * 8, true);
   }
 }
 
@@ -81,16 +90,19 @@ __global__ void __launch_bounds__(kThreads) prefill_attend_kernel(const AttendCa
 
   AttendState<kD32> state;
   clear(&state);
+  const int32_t* table = p.tables + tile.table;
+  int32_t soon = kStages - 1 < blocks ? table[kStages - 1] : 0;  // of the stage to be filled next
 #pragma unroll
   for (int s = 0; s < kStages - 1; ++s) {
-    if (s < blocks) fill_stage<kD32>(p, tile.table, s, ring + s * kStageBytes);
+    if (s < blocks) fill_stage<kD32>(p, table[s], ring + s * kStageBytes);
     copies_commit();
   }
   for (int block = 0; block < blocks; ++block) {
     copies_wait<kStages - 2>();
     __syncthreads();  // the stage is full, and everyone is done with the one to be filled next
     const int next = block + kStages - 1;
-    if (next < blocks) fill_stage<kD32>(p, tile.table, next, ring + next % kStages * kStageBytes);
+    if (next < blocks) fill_stage<kD32>(p, soon, ring + next % kStages * kStageBytes);
+    if (next + 1 < blocks) soon = table[next + 1];
     copies_commit();
     const int first_key = block * kCudaBlockTokens;
     if (first_key >= warp_end) continue;

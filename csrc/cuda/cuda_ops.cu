@@ -27,6 +27,7 @@ std::unique_ptr<Ops> make_cuda_ops(const CudaOptions& options) {
 CudaOps::CudaOps(const CudaOptions& options, const CudaDevice& device)
     : device_(static_cast<int>(options.device)), weights_(static_cast<int>(options.device)) {
   info_.kind = "cuda";
+  info_.index = options.device;
   info_.name = device.name;
   info_.isa = device.isa;
   info_.precision = options.precision;

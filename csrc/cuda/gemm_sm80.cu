@@ -27,28 +27,61 @@ struct Shape {
   static constexpr int kStageBytes = kInputBytes + kWeightStageBytes;
 };
 
-// Starts filling one stage with block `block` of K.
+// What a thread copies for every stage: addresses are found once and then only advance, because with
+// two warps on a scheduler their arithmetic would otherwise cost more than the products.
 template <int kRowTiles>
-__device__ __forceinline__ void fill_stage(const ProductCall& p, int block, unsigned char* stage) {
+class StageCopies {
+ public:
+  __device__ __forceinline__ explicit StageCopies(const ProductCall& p) {
+    const int thread = static_cast<int>(threadIdx.x);
+    const int first_row = static_cast<int>(blockIdx.x) * S::kRows;
+    const int first_tile = static_cast<int>(blockIdx.y) * (kPrefillCols / kTileN);
+#pragma unroll
+    for (int j = 0; j < kInputs; ++j) {
+      const int at = thread + j * kThreads;
+      const int row = first_row + at / kInputPieces;
+      row_exists_[j] = row < p.rows;
+      const int64_t source = p.first_row + (row_exists_[j] ? row : 0);
+      inputs_[j] = p.x + source * p.x_stride + at % kInputPieces * 8;
+    }
+#pragma unroll
+    for (int j = 0; j < kWeights; ++j) {
+      const int at = thread + j * kThreads;
+      const int tile = first_tile + at / kTilePieces;
+      tile_exists_[j] = tile < p.n_tiles;
+      const int64_t source = tile_exists_[j] ? tile : 0;
+      weights_[j] = p.w + source * p.k_blocks * kTileElements + at % kTilePieces * 8;
+    }
+  }
+
+  // Starts filling a stage with the next block of K.
+  __device__ __forceinline__ void fill(unsigned char* stage) {
+    unsigned char* to = stage + threadIdx.x * 16;
+#pragma unroll
+    for (int j = 0; j < kInputs; ++j) {
+      copy16_async(to + j * kThreads * 16, inputs_[j], row_exists_[j]);
+      inputs_[j] += kTileK;
+    }
+#pragma unroll
+    for (int j = 0; j < kWeights; ++j) {
+      copy16_async(to + S::kInputBytes + j * kThreads * 16, weights_[j], tile_exists_[j]);
+      weights_[j] += kTileElements;
+    }
+  }
+
+ private:
   using S = Shape<kRowTiles>;
-  const int first_row = static_cast<int>(blockIdx.x) * S::kRows;
-  const int first_tile = static_cast<int>(blockIdx.y) * (kPrefillCols / kTileN);
-#pragma unroll
-  for (int i = static_cast<int>(threadIdx.x); i < S::kRows * 4; i += kThreads) {
-    const int row = first_row + i / 4;
-    const bool inside = row < p.rows;
-    const int64_t source = (inside ? p.first_row + row : p.first_row) * p.x_stride;
-    copy16_async(stage + i * 16, p.x + source + block * kTileK + i % 4 * 8, inside);
-  }
-  unsigned char* weights = stage + S::kInputBytes;
-#pragma unroll
-  for (int i = static_cast<int>(threadIdx.x); i < kWeightStageBytes / 16; i += kThreads) {
-    const int tile = first_tile + i / (kTileBytes / 16);
-    const bool inside = tile < p.n_tiles;
-    const int64_t from = static_cast<int64_t>(inside ? tile : 0) * p.k_blocks + block;
-    copy16_async(weights + i * 16, p.w + from * kTileElements + i % (kTileBytes / 16) * 8, inside);
-  }
-}
+  static constexpr int kInputPieces = kInputRowBytes / 16;
+  static constexpr int kTilePieces = kTileBytes / 16;
+  static constexpr int kInputs = S::kInputBytes / 16 / kThreads;
+  static constexpr int kWeights = kWeightStageBytes / 16 / kThreads;
+  static_assert(kInputs * kThreads * 16 == S::kInputBytes);
+  static_assert(kWeights * kThreads * 16 == kWeightStageBytes);
+  const uint16_t* inputs_[kInputs];
+  const uint16_t* weights_[kWeights];
+  bool row_exists_[kInputs];
+  bool tile_exists_[kWeights];
+};
 
 __device__ __forceinline__ Quad quad_at(const unsigned char* at) {
   return *reinterpret_cast<const Quad*>(at);
@@ -78,9 +111,12 @@ __device__ __forceinline__ void add_stage(const unsigned char* stage, int warp, 
 #pragma unroll
     for (int i = 0; i < kRowTiles; ++i) {
       const uint32_t a[4] = {upper[i].x, lower[i].x, upper[i].y, lower[i].y};
-      const uint32_t b[4] = {upper[i].z, lower[i].z, upper[i].w, lower[i].w};
       mma_bf16(sum[i][2 * tile], a, first.x, first.z);
       mma_bf16(sum[i][2 * tile + 1], a, first.y, first.w);
+    }
+#pragma unroll
+    for (int i = 0; i < kRowTiles; ++i) {  // apart from the first: no product waits for the last
+      const uint32_t b[4] = {upper[i].z, lower[i].z, upper[i].w, lower[i].w};
       mma_bf16(sum[i][2 * tile], b, second.x, second.z);
       mma_bf16(sum[i][2 * tile + 1], b, second.y, second.w);
     }
@@ -134,19 +170,18 @@ __global__ void __launch_bounds__(kThreads) prefill_kernel(const ProductCall p) 
   float total[kRowTiles][2 * kWarpColTiles][4] = {};
   float sum[kRowTiles][2 * kWarpColTiles][4] = {};
   let_next_begin();
+  StageCopies<kRowTiles> copies(p);
   wait_for_previous();
 #pragma unroll
   for (int s = 0; s < kPrefillStages - 1; ++s) {
-    if (s < p.k_blocks) fill_stage<kRowTiles>(p, s, ring + s * kStageBytes);
+    if (s < p.k_blocks) copies.fill(ring + s * kStageBytes);
     copies_commit();
   }
   for (int block = 0; block < p.k_blocks; ++block) {
     copies_wait<kPrefillStages - 2>();
     __syncthreads();  // the stage is full, and everyone is done with the one to be filled next
     const int next = block + kPrefillStages - 1;
-    if (next < p.k_blocks) {
-      fill_stage<kRowTiles>(p, next, ring + next % kPrefillStages * kStageBytes);
-    }
+    if (next < p.k_blocks) copies.fill(ring + next % kPrefillStages * kStageBytes);
     copies_commit();
     add_stage<kRowTiles>(ring + block % kPrefillStages * kStageBytes, warp, lane, sum);
     if (block % kChunkBlocks != kChunkBlocks - 1 && block + 1 != p.k_blocks) continue;

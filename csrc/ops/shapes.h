@@ -134,6 +134,7 @@ struct DeviceInfo {
   std::string kind;  // "cpu", "cuda", "ref", "sim"
   std::string name;  // what the machine calls it
   std::string isa;   // the instruction set in use, "" where that means nothing
+  int64_t index = 0;  // among the devices of its kind
   std::string reason;  // why not a better one, "" when there is nothing to say
   Precision precision = Precision::kBf16;
   int64_t block_tokens = 0;  // B

@@ -59,6 +59,7 @@ namespace emulator {
 void barrier();            // of the block
 void warp_barrier();       // of the 32 lanes
 float exchange(float x, int mask);  // shuffle xor
+uint32_t exchange_bits(uint32_t x, int source);  // shuffle from a lane
 }  // namespace emulator
 
 inline void __syncthreads() { emulator::barrier(); }
@@ -74,6 +75,9 @@ T __ldcg(const T* at) {
 }
 inline void __syncwarp() { emulator::warp_barrier(); }
 inline float __shfl_xor_sync(unsigned, float x, int mask) { return emulator::exchange(x, mask); }
+inline uint32_t __shfl_sync(unsigned, uint32_t x, int lane) {
+  return emulator::exchange_bits(x, lane);
+}
 
 // --------------------------------------------------------------------------------- on the host
 

@@ -7,6 +7,7 @@
 
 #include <ucontext.h>
 
+#include <bit>
 #include <cstdio>
 #include <deque>
 #include <string>
@@ -68,8 +69,9 @@ struct Fiber {
 
 struct Warp {
   int arrived = 0;
-  float values[kLanes];
-  float answers[kLanes];
+  uint32_t values[kLanes];
+  uint32_t answers[kLanes];
+  int sources[kLanes];
   float* d[kLanes];
   const uint32_t* a[kLanes];
   uint32_t b[kLanes][2];
@@ -273,13 +275,18 @@ void warp_barrier() {
   meet([](Warp&) {});
 }
 
-float exchange(float x, int mask) {
+uint32_t exchange_bits(uint32_t x, int source) {
   my_warp().values[my_lane()] = x;
+  my_warp().sources[my_lane()] = source % kLanes;
   // All answers at once: a lane that goes on may bring its next value before others read these.
-  meet([mask](Warp& w) {
-    for (int lane = 0; lane < kLanes; ++lane) w.answers[lane] = w.values[lane ^ mask];
+  meet([](Warp& w) {
+    for (int lane = 0; lane < kLanes; ++lane) w.answers[lane] = w.values[w.sources[lane]];
   });
   return my_warp().answers[my_lane()];
+}
+
+float exchange(float x, int mask) {
+  return std::bit_cast<float>(exchange_bits(std::bit_cast<uint32_t>(x), my_lane() ^ mask));
 }
 
 void cut_sums(bool on) { cuts_sums = on; }

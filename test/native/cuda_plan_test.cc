@@ -237,6 +237,7 @@ TEST(device_auto_chooses_and_says_why_not) {
   DeviceReport card;
   card.kind = "cuda";
   card.usable = true;
+  card.proven = true;
   card.free_bytes = 1000;
   DeviceReport large = card;
   large.free_bytes = 5000;
@@ -246,18 +247,21 @@ TEST(device_auto_chooses_and_says_why_not) {
   DeviceReport cpu;
   cpu.kind = "cpu";
   cpu.usable = true;
-  EXPECT_EQ(choose_device({cpu, card}, 900, true).device, std::string("cuda:0"));
-  EXPECT_EQ(choose_device({cpu, card}, 900, true).reason, std::string());
-  EXPECT_EQ(choose_device({cpu, bad, card, large}, 900, true).device, std::string("cuda:2"));
-  EXPECT_EQ(choose_device({bad, card}, 0, true).device, std::string("cuda:1"));
-  const DeviceChoice small = choose_device({cpu, card}, 1001, true);
+  EXPECT_EQ(choose_device({cpu, card}, 900).device, std::string("cuda:0"));
+  EXPECT_EQ(choose_device({cpu, card}, 900).reason, std::string());
+  EXPECT_EQ(choose_device({cpu, bad, card, large}, 900).device, std::string("cuda:2"));
+  EXPECT_EQ(choose_device({bad, card}, 0).device, std::string("cuda:1"));
+  const DeviceChoice small = choose_device({cpu, card}, 1001);
   EXPECT_EQ(small.device, std::string("cpu"));
   EXPECT(small.reason.find("too little memory") != std::string::npos);
-  EXPECT_EQ(choose_device({cpu, bad}, 0, true).device, std::string("cpu"));
-  EXPECT_EQ(choose_device({cpu, bad}, 0, true).reason, std::string("cuda: broken"));
-  const DeviceChoice unproven = choose_device({cpu, large}, 0, false);
-  EXPECT_EQ(unproven.device, std::string("cpu"));
-  EXPECT(unproven.reason.find("never run on a GPU") != std::string::npos);
+  EXPECT_EQ(choose_device({cpu, bad}, 0).device, std::string("cpu"));
+  EXPECT_EQ(choose_device({cpu, bad}, 0).reason, std::string("cuda: broken"));
+  DeviceReport unproven = large;
+  unproven.proven = false;
+  unproven.reason = "not proven";
+  EXPECT_EQ(choose_device({cpu, unproven}, 0).device, std::string("cpu"));
+  EXPECT_EQ(choose_device({cpu, unproven}, 0).reason, std::string("cuda: not proven"));
+  EXPECT_EQ(choose_device({cpu, unproven, card}, 0).device, std::string("cuda:1"));
 }
 
 TEST(cuda_segments_and_strides) {
