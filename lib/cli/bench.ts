@@ -1,7 +1,6 @@
 // bench.ts: `polylm bench`: how fast a model runs here, beside what this machine's memory and arithmetic can deliver.
 // Weights are random for --shape, so no download is needed; speed does not depend on their values.
 // Trap: timed numbers are for reading and comparing on one machine in one hour, never for assertions.
-import { writeFile } from 'node:fs/promises'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { Model } from '../index.js'
 import { benchChart } from './bench-chart.js'
@@ -13,6 +12,7 @@ import { benchSource, shapes } from './bench-shapes.js'
 import type { Limits } from './bench-stats.js'
 import { integerList } from './decoding-flags.js'
 import { UsageError } from './failure.js'
+import { writeWhole } from './files.js'
 import { Interrupt } from './interrupt.js'
 import { addModelFlags, loadOptions, splitModel } from './model-flags.js'
 import { print, printJson, table } from './terminal.js'
@@ -100,7 +100,7 @@ async function bench(command: Command): Promise<void> {
     const source = await benchSource(dir ?? { shape: options.shape ?? '' }, interrupt.signal)
     const [cpu] = await Model.devices()
     const report = await measure(source, planOf(options), load, cpu?.free ?? 0, interrupt.signal)
-    if (options.svg !== undefined) await writeFile(options.svg, benchChart(report))
+    if (options.svg !== undefined) await writeWhole(options.svg, benchChart(report))
     if (options.json === true) await printJson(report)
     else await print(asText(report))
   } finally {

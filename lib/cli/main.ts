@@ -1,7 +1,5 @@
 // main.ts: the `polylm` program: its commands, and the exit code of what they do.
 // Not here: any command; each has its own file. Nothing is loaded from the native addon before a command needs it.
-import { readFileSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import { Command } from 'commander'
 import { benchCommand } from './bench.js'
 import { chatCommand } from './chat.js'
@@ -10,7 +8,8 @@ import { describeFailure, exitCodeOf } from './failure.js'
 import { generateCommand } from './generate.js'
 import { inspectCommand } from './inspect.js'
 import { scoreCommand } from './score.js'
-import { exitWhenPipeCloses } from './terminal.js'
+import { outputSettled, watchOutput } from './terminal.js'
+import { version } from './version.js'
 
 const epilogue = `
 <model> is a directory in Hugging Face layout, as published; --demo in its place is the small model inside the package.
@@ -21,11 +20,6 @@ Examples:
   Translate this sentence from English to Thai." --num-beams 4
   polylm chat ./polylm-chat-13b
   polylm generate --help`
-
-function version(): string {
-  const file = fileURLToPath(new URL('../package.json', import.meta.url))
-  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version
-}
 
 function program(): Command {
   const root = new Command('polylm')
@@ -39,10 +33,15 @@ function program(): Command {
   return root
 }
 
-exitWhenPipeCloses()
-try {
-  await program().parseAsync()
-} catch (e) {
-  process.stderr.write(describeFailure(e, process.env['POLYLM_DEBUG'] === '1'))
-  process.exitCode = exitCodeOf(e)
+async function run(work: () => Promise<unknown>): Promise<void> {
+  try {
+    await work()
+  } catch (e) {
+    process.stderr.write(describeFailure(e, process.env['POLYLM_DEBUG'] === '1'))
+    process.exitCode = exitCodeOf(e)
+  }
 }
+
+watchOutput()
+await run(() => program().parseAsync())
+if (process.exitCode === undefined || process.exitCode === 0) await run(outputSettled)
