@@ -4,7 +4,7 @@ import { Option } from 'commander'
 import type { Command } from 'commander'
 import type { GenerateOptions } from '../index.js'
 import { UsageError } from './failure.js'
-import { placeOf } from './files.js'
+import { fileName, placeOf, sizeOf } from './files.js'
 
 /** The flags of a batch as commander gives them. */
 export interface BatchFlags {
@@ -24,8 +24,10 @@ export interface BatchPlan {
   readonly format: 'text' | 'jsonl'
   /** The format was not given: what looks like the other one is an error. */
   readonly guessed: boolean
-  /** The file of JSON lines that keeps every answer; undefined when nothing is kept. */
+  /** The file of JSON lines that gets every answer; undefined when standard output does. */
   readonly journal: string | undefined
+  /** The journal is a file that --resume can read again, not a pipe or a device. */
+  readonly kept: boolean
   /** What standard output gets. */
   readonly print: 'text' | 'jsonl' | undefined
   /** The file that gets the answers as lines of text. */
@@ -41,15 +43,16 @@ const heading = 'Many prompts:'
 export function addBatchFlags(command: Command): Command {
   const options = [
     new Option('--input <file>', 'a file with one prompt per line; - is standard input'),
-    new Option('--format <format>', 'lines are JSON (*.jsonl, *.ndjson) or plain text (other names); for - they are text ' +
-      'with --prompt-template or --output-text, else JSON').choices(['auto', 'text', 'jsonl']).default('auto'),
+    new Option('--format <format>', 'what the lines are; auto: JSON in *.jsonl and *.ndjson, else plain text; on ' +
+      'standard input text with --prompt-template or --output-text, else JSON')
+      .choices(['auto', 'text', 'jsonl']).default('auto'),
     new Option('--output <file>', 'write one line of JSON per answer; - is standard output (the default)'),
-    new Option('--output-text <file>', 'write one line of text per answer, in the order of the input: line k answers ' +
-      'line k; keeps the answers in <file>.jsonl, too, unless --output names a file; - is standard output'),
-    new Option('--output-order <order>', 'of JSON lines (default: completion; with --output-text: input)')
+    new Option('--output-text <file>', 'write one line of text per input line: line k answers line k; the full ' +
+      'answers are kept in <file>.jsonl, or in --output if given; - is standard output'),
+    new Option('--output-order <order>', 'order of the JSON lines (default: completion, with --output-text input)')
       .choices(['completion', 'input']),
-    new Option('--resume', 'continue an output that was interrupted; lines that are answered already are skipped'),
-    new Option('--retry-failed', 'with --resume: try lines again that failed before'),
+    new Option('--resume', 'continue an existing output, skipping lines that are answered already'),
+    new Option('--retry-failed', 'with --resume: also retry the lines that failed'),
   ]
   for (const option of options) command.addOption(option.helpGroup(heading))
   return command
@@ -63,7 +66,8 @@ export function refuseBatchFlags(command: Command): void {
   ]
   const found = named.find(([name]) => command.getOptionValueSource(name) === 'cli')
   if (found !== undefined) {
-    throw new UsageError(`${found[1]} needs --input`, 'for many prompts add --input FILE; one answer goes to a file with >')
+    throw new UsageError(`${found[1]} needs --input`,
+      'add --input FILE for many prompts; use > FILE to write one answer to a file')
   }
 }
 
@@ -74,13 +78,15 @@ export async function planBatch(
   const { input, output, outputText, resume = false, retryFailed = false } = flags
   const journal = named(output) ?? (named(outputText) === undefined ? undefined : `${outputText}.jsonl`)
   refuseContradictions(flags, decoding, journal)
+  const kept = journal !== undefined && await sizeOf(journal) !== undefined
+  if (resume && !kept) throw new UsageError(`--resume needs a file, and ${fileName(journal ?? '-')} is none`)
   const files = [named(input), journal, named(outputText)].filter(file => file !== undefined)
   const places = new Set(await Promise.all(files.map(placeOf)))
   if (places.size < files.length) {
     throw new UsageError('--input, --output and --output-text name the same file', 'give each its own')
   }
   return {
-    input, journal, resume, retryFailed,
+    input, journal, kept, resume, retryFailed,
     format: formatOf(flags, hasTemplate),
     guessed: flags.format === 'auto',
     print: outputText === '-' ? 'text' : journal === undefined ? 'jsonl' : undefined,

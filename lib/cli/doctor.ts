@@ -42,7 +42,7 @@ interface Diagnosis {
 /** The `doctor` command. */
 export function doctorCommand(): Command {
   const command = new Command('doctor')
-    .description('which binary and devices are used, why others are not, and what to do')
+    .description('check the installation: binary, devices, memory, and what to fix')
     .option('--json', 'print one JSON object')
   return command.addHelpText('after', examples).action(async () => {
     const diagnosis = await diagnose()
@@ -72,7 +72,9 @@ function binary(): Diagnosis['polylm'] {
   const searched = places.map(describePlace)
   try {
     const { compiler, cuda } = loadNative().describe()
-    return { version: version(), binary: 'found', ...(file === undefined ? {} : { file }), searched, compiler, cudaBuilt: cuda }
+    return {
+      version: version(), binary: 'found', ...(file === undefined ? {} : { file }), searched, compiler, cudaBuilt: cuda,
+    }
   } catch (e) {
     const problem = withoutPlaces(e instanceof Error ? e.message : String(e))
     const hint = isPolyLMError(e) ? e.hint : undefined

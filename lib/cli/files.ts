@@ -2,7 +2,7 @@
 // says which file and what to do. `-` is standard input or output.
 // Trap: a file may be a pipe (`--input <(command)`) or a device: it can be read once, and its size means nothing.
 import { createReadStream } from 'node:fs'
-import { realpath, stat, writeFile } from 'node:fs/promises'
+import { appendFile, realpath, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { quotePath } from '../checkpoint/text.js'
 import { PolyLMError } from '../errors.js'
@@ -25,9 +25,10 @@ export function readFailure(file: string, cause: unknown): unknown {
   const code = codeOf(cause)
   if (!isSystemError(cause)) return cause
   const shown = fileName(file)
-  const fail = (text: string, hint: string): PolyLMError =>
-    new PolyLMError(code === 'ENOENT' || code === 'ENOTDIR' ? 'FILE_NOT_FOUND' : 'FILE_IO', text, { file, hint, cause })
-  if (code === 'ENOENT' || code === 'ENOTDIR') return fail(`${shown} does not exist`, 'check the path')
+  const fail = (text: string, hint: string): PolyLMError => new PolyLMError('FILE_IO', text, { file, hint, cause })
+  if (code === 'ENOENT' || code === 'ENOTDIR') {
+    return new PolyLMError('FILE_NOT_FOUND', `${shown} does not exist`, { file, hint: 'check the path', cause })
+  }
   if (code === 'EISDIR') return fail(`${shown} is a directory, expected a file`, 'give a file in it')
   if (code === 'EACCES' || code === 'EPERM') {
     return fail(`${shown} cannot be read: permission denied`, 'check the permissions of the file and its folders')
@@ -42,7 +43,9 @@ export function writeFailure(file: string, cause: unknown): unknown {
   const shown = fileName(file, 'output')
   const fail = (text: string, hint: string): PolyLMError => new PolyLMError('FILE_IO', text, { file, hint, cause })
   if (code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG') {
-    const what = { ENOSPC: 'no space is left on the device', EDQUOT: 'the disk quota is used up', EFBIG: 'it is too large' }
+    const what = {
+      ENOSPC: 'no space is left on the device', EDQUOT: 'the disk quota is used up', EFBIG: 'it is too large',
+    }
     return new PolyLMError('DISK_FULL', `${shown} cannot be written: ${what[code]}`,
       { file, hint: 'free some space, or write to another disk', cause })
   }
@@ -51,7 +54,9 @@ export function writeFailure(file: string, cause: unknown): unknown {
       { file, hint: `create ${quotePath(path.dirname(path.resolve(file)))} first`, cause })
   }
   if (code === 'EISDIR') return fail(`${shown} is a directory, expected a file`, 'give the name of a file in it')
-  if (code === 'EPIPE') return fail(`${shown} cannot be written: its reader closed it`, 'check the program that reads it')
+  if (code === 'EPIPE') {
+    return fail(`${shown} cannot be written: its reader closed it`, 'check the program that reads it')
+  }
   if (code === 'EACCES' || code === 'EPERM') {
     return fail(`${shown} cannot be written: permission denied`, 'check the permissions of the file and its folder')
   }
@@ -59,7 +64,8 @@ export function writeFailure(file: string, cause: unknown): unknown {
 }
 
 const isSystemError = (e: unknown): boolean =>
-  typeof (e as { readonly syscall?: unknown } | null)?.syscall === 'string' || codeOf(e) === 'ERR_STREAM_PREMATURE_CLOSE'
+  typeof (e as { readonly syscall?: unknown } | null)?.syscall === 'string' ||
+  codeOf(e) === 'ERR_STREAM_PREMATURE_CLOSE'
 
 /** The bytes of a file, or of standard input for '-'. They end with the signal's reason when it aborts. */
 export async function * inputBytes(file: string, signal?: AbortSignal): AsyncGenerator<Buffer> {
@@ -99,7 +105,8 @@ export async function readText(file: string): Promise<string> {
   for await (const chunk of inputBytes(file)) {
     size += chunk.length
     if (size > maxTextBytes) {
-      throw new PolyLMError('LIMIT', `${fileName(file)} has more than ${maxTextBytes} bytes, the most that is read as one text`,
+      throw new PolyLMError('LIMIT',
+        `${fileName(file)} has more than ${maxTextBytes} bytes, the maximum for one text`,
         { file, hint: 'split it, or give one text per line (JSON lines; score also has --by-line)' })
     }
     chunks.push(chunk)
@@ -114,7 +121,7 @@ export async function sizeOf(file: string): Promise<number | undefined> {
     if (found.isDirectory()) throw Object.assign(new Error('EISDIR'), { code: 'EISDIR', syscall: 'open' })
     return found.isFile() ? found.size : undefined
   } catch (e) {
-    if (codeOf(e) === 'ENOENT') return 0
+    if (codeOf(e) === 'ENOENT' || codeOf(e) === 'ENOTDIR') return 0     // writing says what is missing
     throw readFailure(file, e)
   }
 }
@@ -140,4 +147,9 @@ export async function placeOf(file: string): Promise<string> {
 /** Writes a whole file. */
 export async function writeWhole(file: string, text: string): Promise<void> {
   await writeFile(file, text).catch((e: unknown) => { throw writeFailure(file, e) })
+}
+
+/** Throws when a file cannot be written, before the work whose result it will hold. */
+export async function checkWritable(file: string): Promise<void> {
+  await appendFile(file, '').catch((e: unknown) => { throw writeFailure(file, e) })
 }

@@ -6,7 +6,7 @@ import type { GenerateManyItem, GenerateOptions, Model } from '../index.js'
 import { planBatch } from './batch-plan.js'
 import type { BatchFlags, BatchPlan } from './batch-plan.js'
 import { errorJson, exitCodes, QuietFailure, UsageError } from './failure.js'
-import { fileName, sizeOf } from './files.js'
+import { checkWritable, fileName, sizeOf } from './files.js'
 import type { Interrupt } from './interrupt.js'
 import { isBlank, lineName, Lines, parseJsonLine } from './lines.js'
 import type { Line } from './lines.js'
@@ -36,7 +36,7 @@ export async function generateMany(
   try {
     const earlier = await Earlier.read(plan.resume ? plan.journal : undefined, plan.text !== undefined)
     await checkEarlier(earlier, questions, plan, options)
-    await outputs.begin(earlier)
+    await outputs.cutTo(earlier.wholeBytes)
     const batch = new Batch({ plan, questions, earlier, outputs, decoding, options, total })
     await withModel(dir, load, (model, interrupt) => batch.run(model, interrupt))
     await outputs.tidy()
@@ -151,9 +151,13 @@ class Outputs {
     return new Outputs(plan, file)
   }
 
-  /** Removes what a killed run left, and begins the file of text: it is written anew from the answers. */
-  async begin(earlier: Earlier): Promise<void> {
-    if (this.#plan.resume) await this.#journal?.cutTo(earlier.wholeBytes)
+  /** Removes the line that a killed run left unfinished. */
+  async cutTo(wholeBytes: number): Promise<void> {
+    if (this.#plan.resume) await this.#journal?.cutTo(wholeBytes)
+  }
+
+  /** Begins the file of text: it is written anew, from earlier answers and from those that come. */
+  async begin(): Promise<void> {
     if (this.#plan.text !== undefined) this.#text = await OutputFile.open(this.#plan.text, 'replace')
   }
 
@@ -176,8 +180,8 @@ class Outputs {
 
   /** When all is answered: one line per prompt, in the order that was asked for. */
   async tidy(): Promise<void> {
-    const { journal, inOrder } = this.#plan
-    if (this.#journal === undefined || journal === undefined || await sizeOf(journal) === undefined) return
+    const { journal, kept, inOrder } = this.#plan
+    if (this.#journal === undefined || journal === undefined || !kept) return
     const lines = await tidied(journal, inOrder)
     if (lines !== undefined) await this.#journal.rewrite(lines)
   }
@@ -194,10 +198,12 @@ class Outputs {
 /** A file of text may be overwritten only when it was made from answers that are still there. */
 async function checkText(text: string, journal: string | undefined, resume: boolean): Promise<void> {
   const size = await sizeOf(text) ?? 0
+  await checkWritable(text)
   if (size === 0 || (resume && journal !== undefined && (await sizeOf(journal) ?? 0) > 0)) return
-  throw new UsageError(`${fileName(text)} already exists and holds ${size} bytes`, resume
-    ? `--resume continues from the answers in ${fileName(journal ?? '')}, which are missing: remove the text to begin anew`
-    : 'add --resume to continue it, or remove it')
+  const hint = resume
+    ? `--resume needs the answers in ${fileName(journal ?? '')}, which are missing; remove the text to start again`
+    : 'add --resume to continue it, or remove it'
+  throw new UsageError(`${fileName(text)} already exists and holds ${size} bytes`, hint)
 }
 
 interface Job {
@@ -231,15 +237,17 @@ class Batch {
     this.#failedBefore = job.plan.retryFailed ? 0 : failed
     this.#todo = job.total === undefined ? undefined : job.total - answered - this.#failedBefore
     if (answered + failed === 0) return
-    const again = job.plan.retryFailed ? 'tried again now' : '--retry-failed tries them again'
-    note(`${answered} of ${job.total ?? '?'} answered before${failed === 0 ? '' : `, ${failed} failed before (${again})`}`)
+    const again = job.plan.retryFailed ? 'retrying them' : 'add --retry-failed to retry them'
+    const before = failed === 0 ? '' : `, ${failed} failed before; ${again}`
+    note(`${answered} of ${job.total ?? '?'} answered before${before}`)
   }
 
   /** Answers what is left, and says how it went, however it ends. */
   async run(model: Model, interrupt: Interrupt): Promise<void> {
-    const { decoding, earlier, plan } = this.#job
+    const { decoding, earlier, outputs, plan } = this.#job
     const hash = modelHash(model)
     earlier.checkModel(hash, plan.retryFailed)
+    await outputs.begin()
     const bar = new Progress('generating', this.#todo ?? 1)
     try {
       const inputs = this.#inputs(hash, interrupt.signal)
@@ -257,16 +265,16 @@ class Batch {
     } finally {
       bar.stop()
     }
-    note(this.#summary(''))
+    note(this.#todo === 0 ? 'nothing was left to answer' : this.#summary(''))
   }
 
   /** Ends the command with 1 while a prompt has no answer. */
   finish(): void {
     const failed = this.#failed + this.#failedBefore
     if (failed === 0) return
-    const where = this.#job.plan.journal === undefined ? '' : ` in ${fileName(this.#job.plan.journal)}`
-    note(`${failed} prompt(s) failed; see the lines with "ok":false${where}` +
-      (where === '' ? '' : '; --resume --retry-failed tries them again'))
+    const { journal, kept } = this.#job.plan
+    note(`${failed} prompt(s) failed; see the lines with "ok":false` +
+      (kept ? ` in ${fileName(journal ?? '')}; add --resume --retry-failed to retry them` : ''))
     throw new QuietFailure(exitCodes.failed)
   }
 
@@ -292,12 +300,12 @@ class Batch {
     const { index, id, hash } = taken
     const head = { index, ...(id === undefined ? {} : { id }), ok: item.ok, hash }
     if (item.ok) {
+      await this.#job.outputs.answer(index, { ...head, ...item.result.toJSON() }, item.result.text)
       this.#answered++
       this.#tokens += item.result.usage.completionTokens
-      await this.#job.outputs.answer(index, { ...head, ...item.result.toJSON() }, item.result.text)
     } else {
-      this.#failed++
       await this.#job.outputs.answer(index, { ...head, error: errorJson(item.error) }, '')
+      this.#failed++
     }
   }
 
@@ -324,8 +332,8 @@ class Batch {
   }
 
   #howToGoOn(): string {
-    const { journal, resume, input } = this.#job.plan
-    if (journal === undefined) return 'an output that goes to --output FILE can be continued with --resume'
+    const { kept, resume, input } = this.#job.plan
+    if (!kept) return 'an output that goes to --output FILE can be continued with --resume'
     const what = resume ? 'run the same command again' : 'run the same command with --resume'
     return `to continue, ${what}${input === '-' ? ' and the same standard input' : ''}`
   }

@@ -31,16 +31,16 @@ Prompts as JSON lines:
 /** The `generate` command. */
 export function generateCommand(): Command {
   const command = new Command('generate')
-    .description('complete a prompt, or many of them')
+    .description('complete a prompt, or a file of prompts')
     .usage('[options] <model | --demo> [prompt | -]')
     .argument('[model]', 'a directory in Hugging Face layout')
-    .argument('[prompt]', 'the text to complete; - reads standard input')
+    .argument('[prompt]', 'the text to complete; default or -: standard input')
   addModelFlags(command)
   addPromptFlags(command, true)
   addBatchFlags(command)
   command
     .option('--json', 'print the result as one line of JSON instead of text')
-    .option('--stats', 'tokens and speed on standard error')
+    .option('--stats', 'print token counts and speed on standard error')
   return addDecodingFlags(command).addHelpText('after', examples).action(() => generate(command))
 }
 
@@ -93,5 +93,5 @@ async function printOutputs(result: GenerateResult): Promise<void> {
 function statsLine({ usage, timings, seed, outputs }: GenerateResult, sampled: boolean): string {
   return paint('dim', `${usage.promptTokens} prompt tokens, ${usage.completionTokens} new tokens, ` +
     `first after ${timings.timeToFirstTokenMs.toFixed(0)} ms, ${timings.tokensPerSecond.toFixed(1)} tokens/s, ` +
-    `finished by ${outputs[0]?.finishReason ?? 'nothing'}${sampled ? `, seed ${seed}` : ''}`, process.stderr)
+    `finish reason: ${outputs[0]?.finishReason ?? 'none'}${sampled ? `, seed ${seed}` : ''}`, process.stderr)
 }

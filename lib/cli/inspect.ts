@@ -21,7 +21,7 @@ Examples:
 /** The `inspect` command. */
 export function inspectCommand(): Command {
   const command = new Command('inspect')
-    .description('config, tensors, memory and tokenizer of a model; reads headers only')
+    .description('show config, tensors, memory needs and tokenizer of a model; reads headers only')
     .usage('[options] <model | --demo>')
     .argument('[model]', 'a directory in Hugging Face layout')
     .option('--tensors', 'list every tensor')

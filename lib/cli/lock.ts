@@ -54,8 +54,8 @@ export async function lockFile(file: string): Promise<() => void> {
   const address = addressOf(await placeOf(file))
   let holder: string | undefined
   for (let tries = 0; tries < 3 && holder === undefined; tries++) {
-    const taken = await listen(address).catch((e: NodeJS.ErrnoException) => e)
-    if (!(taken instanceof Error)) return () => { taken.close() }
+    const taken = await listen(address).catch((e: unknown) => e as NodeJS.ErrnoException)
+    if ('close' in taken) return () => { taken.close() }
     if (taken.code !== 'EADDRINUSE') return () => { /* no sockets here: the output itself notices a second writer */ }
     holder = await holderOf(address)
     // Nobody answers: that process has just ended, or it was killed and left the socket's file.

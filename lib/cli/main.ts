@@ -12,21 +12,24 @@ import { outputSettled, watchOutput } from './terminal.js'
 import { version } from './version.js'
 
 const epilogue = `
-<model> is a directory in Hugging Face layout, as published; --demo in its place is the small model inside the package.
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. POLYLM_DEBUG=1 shows where an error came from.
+<model> is a directory in Hugging Face layout; --demo uses the small demo model of the package instead.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated. POLYLM_DEBUG=1 adds a stack trace
+to errors.
 
 Examples:
   polylm generate --demo --template assistant "Rome is the capital of Italy.
   Translate this sentence from English to Thai." --num-beams 4
   polylm chat ./polylm-chat-13b
+  polylm generate ./polylm-1.7b --input english.txt --output-text german.txt \\
+    --prompt-template '{text}\\nTranslate this sentence from English to German.'
   polylm generate --help`
 
 function program(): Command {
   const root = new Command('polylm')
-    .description('PolyLM and its kind in Node.js: generate, chat, score, inspect and measure')
+    .description('Run PolyLM and other GPT-2-style language models')
     .version(version(), '-V, --version')
     .exitOverride()
-    .showHelpAfterError('(polylm <command> --help lists what there is)')
+    .showHelpAfterError('(polylm <command> --help lists the options of a command)')
     .addHelpText('after', epilogue)
   const commands = [generateCommand, chatCommand, scoreCommand, inspectCommand, benchCommand, doctorCommand]
   for (const make of commands) root.addCommand(make().copyInheritedSettings(root))

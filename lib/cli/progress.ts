@@ -12,7 +12,7 @@ export function clearBars(): void {
   for (const bar of shown) bar.stop()
 }
 
-/** A bar with a label before it and a remark behind it; it fits the terminal, at the cost of the bar, then the remark. */
+/** A bar with a label before it and a remark behind it. */
 export class Progress {
   #bar: SingleBar | undefined
 
@@ -43,16 +43,16 @@ export class Progress {
   }
 }
 
-/** One line of a bar for a terminal of so many columns. */
+/** One line of a bar for a terminal of so many columns; remarks are parts between ', ', the last ones go first. */
 export function barLine(label: string, progress: number, remark: string, columns: number): string {
   const share = Math.min(1, Math.max(0, Number.isFinite(progress) ? progress : 0))
-  const percent = `${Math.floor(share * 100)}%`
-  const room = columns - 1                                // a full last column would wrap
-  const text = remark === '' ? percent : `${percent} ${remark}`
-  const size = Math.min(widest, room - label.length - text.length - 4)
-  const line = size < 4 ? `${label} ${text}`
-    : `${label} [${'='.repeat(Math.round(share * size)).padEnd(size)}] ${text}`
-  return line.slice(0, Math.max(1, room))
+  const room = Math.max(1, columns - 1)                   // a full last column would wrap
+  const parts = remark === '' ? [] : remark.split(', ')
+  const text = (): string => [`${Math.floor(share * 100)}%`, parts.join(', ')].join(' ').trim()
+  while (parts.length > 0 && label.length + 1 + text().length > room) parts.pop()
+  const size = Math.min(widest, room - label.length - text().length - 4)
+  if (size < 4) return `${label} ${text()}`.slice(0, room)
+  return `${label} [${'='.repeat(Math.round(share * size)).padEnd(size)}] ${text()}`
 }
 
 /** The time left as people say it: '40 s', '3 min', '2 h 5 min'. */

@@ -65,7 +65,9 @@ export async function promptFrom(command: Command, argument: string | undefined)
   const frame = promptFrame(command)
   if (file !== undefined) {
     if (argument !== undefined) throw new UsageError('a prompt and --messages were given', 'give one of them')
-    if (frame.around !== undefined) throw new UsageError('--prompt-template and --messages were given', 'give one of them')
+    if (frame.around !== undefined) {
+      throw new UsageError('--prompt-template and --messages were given', 'give one of them')
+    }
     return withTemplate([...systemMessage(frame.system), ...await messagesFrom(file)], frame.template)
   }
   if (argument === undefined && process.stdin.isTTY === true) throw noPrompt()

@@ -35,7 +35,7 @@ export function optionsHash(decoding: GenerateOptions, load: LoadOptions, frame:
   return digest(canonical({ decoding: Object.fromEntries(deciding), compat, legacyTokenizer, ...frame }), 12)
 }
 
-/** Hash of the model: its weights and how they are used. Devices are not part of it: a job may move to another machine. */
+/** Hash of the model: its weights and how they are used. No device: a job may move to another machine. */
 export function modelHash({ info }: Pick<Model, 'info'>): string {
   const { weightsFingerprint, dtype, contextSize, vocabSize, stopTokenIds } = info
   return digest(canonical({ weightsFingerprint, dtype, contextSize, vocabSize, stopTokenIds }), 12)

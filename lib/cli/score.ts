@@ -48,17 +48,19 @@ function prefixToken(text: string): 'bos' | 'eos' | number | null {
 /** The `score` command. */
 export function scoreCommand(): Command {
   const command = new Command('score')
-    .description('perplexity of texts, log-likelihood of continuations')
+    .description('compute perplexity of texts or log-likelihood of continuations')
     .usage('[options] <model | --demo> [file | -]')
     .argument('[model]', 'a directory in Hugging Face layout')
-    .argument('[file]', 'a text, or JSON lines when the name ends in .jsonl; - reads standard input')
+    .argument('[file]', 'a text, or JSON lines if it is named *.jsonl or *.ndjson; default or -: standard input')
     .addOption(new Option('--format <format>', 'what the file holds')
       .choices(['auto', 'text', 'jsonl']).default('auto'))
-    .option('--by-line', 'each line of a text is a document of its own; row k is line k, blank lines included')
-    .option('--window <n>', 'tokens computed together (default: the context)', integer)
-    .option('--stride <n>', 'tokens between two windows (default: the window)', integer)
-    .option('--prefix-token <token>', 'scored text starts after bos, eos, none (default) or this id', prefixToken)
-    .option('--logprobs <n>', 'list each token with n alternatives', integer)
+    .option('--by-line', 'score each line of a text by itself; row k is line k, blank lines included')
+    .option('--window <n>', 'tokens per window for long texts (default: the context size)', integer)
+    .option('--stride <n>',
+      'tokens from one window\'s start to the next (default: the window)', integer)
+    .option('--prefix-token <token>',
+      'condition the first token on bos, eos or a token id (default: none, it is not scored)', prefixToken)
+    .option('--logprobs <n>', 'list each token with its log-probability and n alternatives', integer)
   return addModelFlags(command).addHelpText('after', examples).action(() => score(command))
 }
 
@@ -104,7 +106,7 @@ async function lineItems(file: string, asJson: boolean): Promise<Item[]> {
   const items: Item[] = []
   for await (const line of linesOf(file)) {
     if (line.end > maxTextBytes) {
-      throw new PolyLMError('LIMIT', `${fileName(file)} has more than ${maxTextBytes} bytes, the most that score reads`,
+      throw new PolyLMError('LIMIT', `${fileName(file)} has more than ${maxTextBytes} bytes, the maximum for score`,
         { file, hint: 'split it into several files' })
     }
     if (!isBlank(line)) items.push(asJson ? itemOf(line, file) : { kind: 'text', prompt: line.text, id: undefined })
@@ -123,7 +125,8 @@ function itemOf(line: Line, file: string): Item {
   if (keys === 'context,continuation' && typeof context === 'string' && typeof continuation === 'string') {
     return { kind: 'pair', context, continuation, id }
   }
-  throw new UsageError(`${lineName(file)}:${line.number} is neither text, {"text"}, {"tokens"} nor {"context", "continuation"}`)
+  throw new UsageError(
+    `${lineName(file)}:${line.number} is neither text, {"text"}, {"tokens"} nor {"context", "continuation"}`)
 }
 
 class Scorer {
@@ -154,7 +157,7 @@ class Scorer {
     } catch (e) {
       bar.stop()
       if (done > 0 || this.#interrupt.pressed) note(`stopped after ${done} of ${items.length}`)
-      this.#summary(done)
+      if (done > 0) this.#summary(done)
       throw e
     } finally {
       bar.stop()
@@ -175,7 +178,8 @@ class Scorer {
   #blank(): Record<string, unknown> {
     const { logprobs } = this.#options
     return {
-      logprob: 0, count: 0, bytes: 0, perplexity: null, bitsPerByte: null, ...(logprobs === undefined ? {} : { logprobs: [] }),
+      logprob: 0, count: 0, bytes: 0, perplexity: null, bitsPerByte: null,
+      ...(logprobs === undefined ? {} : { logprobs: [] }),
     }
   }
 
