@@ -24,7 +24,7 @@ export interface BatchPlan {
   readonly format: 'text' | 'jsonl'
   /** The format was not given: what looks like the other one is an error. */
   readonly guessed: boolean
-  /** The file of JSON lines that gets every answer; undefined when standard output does. */
+  /** The file of JSON lines that gets every answer, if there is one. */
   readonly journal: string | undefined
   /** The journal is a file that --resume can read again, not a pipe or a device. */
   readonly kept: boolean
@@ -76,21 +76,23 @@ export async function planBatch(
   flags: BatchFlags & { readonly input: string }, decoding: GenerateOptions, hasTemplate: boolean,
 ): Promise<BatchPlan> {
   const { input, output, outputText, resume = false, retryFailed = false } = flags
-  const journal = named(output) ?? (named(outputText) === undefined ? undefined : `${outputText}.jsonl`)
+  const text = named(outputText)
+  // Beside a pipe there is no place for a second file, and nothing to continue.
+  const beside = text === undefined || await sizeOf(text) === undefined ? undefined : `${text}.jsonl`
+  const journal = named(output) ?? beside
   refuseContradictions(flags, decoding, journal)
   const kept = journal !== undefined && await sizeOf(journal) !== undefined
   if (resume && !kept) throw new UsageError(`--resume needs a file, and ${fileName(journal ?? '-')} is none`)
-  const files = [named(input), journal, named(outputText)].filter(file => file !== undefined)
+  const files = [named(input), journal, text].filter(file => file !== undefined)
   const places = new Set(await Promise.all(files.map(placeOf)))
   if (places.size < files.length) {
     throw new UsageError('--input, --output and --output-text name the same file', 'give each its own')
   }
   return {
-    input, journal, kept, resume, retryFailed,
+    input, journal, kept, text, resume, retryFailed,
     format: formatOf(flags, hasTemplate),
     guessed: flags.format === 'auto',
-    print: outputText === '-' ? 'text' : journal === undefined ? 'jsonl' : undefined,
-    text: named(outputText),
+    print: outputText === '-' ? 'text' : (journal ?? text) === undefined ? 'jsonl' : undefined,
     inOrder: (flags.outputOrder ?? (outputText === undefined ? 'completion' : 'input')) === 'input',
   }
 }
