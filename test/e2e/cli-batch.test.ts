@@ -80,18 +80,20 @@ test('an output is continued only by the same question: nothing is answered twic
   expect(text('out.jsonl').startsWith(before)).toBe(true)
   expect(rows('out.jsonl').map(({ index }) => index)).toEqual([0, 1, 2, 3])
   const fromPipe = await run(['--input', '-', '--output', file('out.jsonl'), ...toGerman, '--resume'], { input: english.join('\n') })
-  expect([fromPipe.status, fromPipe.stderr]).toEqual([1, expect.stringContaining('for which standard input has no prompt any more') as string])
+  expect([fromPipe.status, fromPipe.stderr])
+    .toEqual([1, expect.stringContaining('for which standard input has no prompt any more') as string])
 })
 
 test('failures are counted and end with 1 until they are retried', async () => {
-  const lines = [english[0], '{"not": "a prompt"}', english[1]].map(line => JSON.stringify(line))
-  lines[1] = '{"tokens":[999999]}'
-  const args = ['--input', file('in.jsonl', lines.join('\n')), '--output', file('out.jsonl'), '--output-text', file('out.txt'), '--max-tokens', '5']
+  const lines = [JSON.stringify(english[0]), '{"tokens":[999999]}', JSON.stringify(english[1])]
+  const outputs = ['--output', file('out.jsonl'), '--output-text', file('out.txt')]
+  const args = ['--input', file('in.jsonl', lines.join('\n')), ...outputs, '--max-tokens', '5']
   const first = await run(args)
   expect([first.status, first.stderr]).toEqual([1, expect.stringMatching(/2 answered, 1 failed.*\n1 prompt\(s\) failed/) as string])
   expect(text('out.txt').split('\n')[1]).toBe('')
   const second = await run([...args, '--resume'])
-  expect([second.status, second.stderr]).toEqual([1, expect.stringContaining('2 of 3 answered before, 1 failed before; add --retry-failed') as string])
+  expect([second.status, second.stderr])
+    .toEqual([1, expect.stringContaining('2 of 3 answered before, 1 failed before; add --retry-failed') as string])
   const third = await run([...args, '--resume', '--retry-failed'])
   expect([third.status, third.stderr]).toEqual([1, expect.stringContaining('0 answered, 1 failed') as string])
   lines[1] = '{"tokens":[5,6]}'

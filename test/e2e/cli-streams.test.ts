@@ -94,7 +94,8 @@ test('a prompt that begins with a dash: what to do is said, and it works', async
 })
 
 test('score by line keeps the alignment: row k is line k', async () => {
-  const { status, stdout } = await polylm(['score', '--demo', file('by-line.txt', '\n\ufeffRome is\r\n  \n\nParis is'), '--by-line', '--logprobs', '0'])
+  const input = file('by-line.txt', '\nRome is\r\n  \n\nParis is')
+  const { status, stdout } = await polylm(['score', '--demo', input, '--by-line', '--logprobs', '0'])
   const rows = jsonLines(stdout)
   expect([status, rows.map(({ index, count }) => [index, Number(count) > 0])])
     .toEqual([0, [[0, false], [1, true], [2, false], [3, false], [4, true]]])

@@ -116,7 +116,8 @@ test('score: a document, lines, and continuations, in the order of the input', a
   expect(perplexity).toBeCloseTo(Math.exp(-logprob / count), 6)
   expect(document.stderr).toContain('perplexity')
   const byLine = await polylm(['score', '--demo', '-', '--by-line', '--prefix-token', 'eos'], { input: 'Rome\n\nParis\n' })
-  expect(jsonLines(byLine.stdout).map(({ index, count: scored }) => [index, Number(scored) > 0])).toEqual([[0, true], [1, false], [2, true]])
+  expect(jsonLines(byLine.stdout).map(({ index, count: scored }) => [index, Number(scored) > 0]))
+    .toEqual([[0, true], [1, false], [2, true]])
   const pairs = [
     { id: 'right', context: 'Beijing is the', continuation: ' capital' },
     { id: 'wrong', context: 'Beijing is the', continuation: ' zebra' }, 'Rome is the',

@@ -1,6 +1,8 @@
 // build-native.test.ts: the build script with a CMake that only notes its arguments: a clone that was moved.
 import { spawnSync } from 'node:child_process'
-import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, renameSync, rmSync, symlinkSync, writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 
@@ -15,7 +17,8 @@ echo "$@" >> "$NOTES"
 case "$1" in
   --version) echo "cmake version 3.25.1";;
   --build) echo addon > "$2/polylm.node";;
-  *) mkdir -p "$4" && printf 'CMAKE_CACHEFILE_DIR:INTERNAL=%s\\nCMAKE_HOME_DIRECTORY:INTERNAL=%s\\n' "$4" "$2" > "$4/CMakeCache.txt" && touch "$4/Makefile";;
+  *) mkdir -p "$4" && touch "$4/Makefile"
+    printf 'CMAKE_CACHEFILE_DIR:INTERNAL=%s\\nCMAKE_HOME_DIRECTORY:INTERNAL=%s\\n' "$4" "$2" > "$4/CMakeCache.txt";;
 esac
 `
 
@@ -47,7 +50,8 @@ if (process.platform !== 'win32') {
     const after = build(moved)
     expect(after).toMatchObject({ status: 0, stderr: '', ran: ['configure', 'build'] })
     expect(after.stdout).toContain(`was configured in ${clone}, and this is ${moved}: it is built anew`)
-    expect([existsSync(path.join(moved, target, 'old.o')), existsSync(path.join(moved, 'build/Release/polylm.node'))]).toEqual([false, true])
+    const there = [path.join(target, 'old.o'), 'build/Release/polylm.node'].map(name => existsSync(path.join(moved, name)))
+    expect(there).toEqual([false, true])
     expect(build(moved)).toMatchObject({ ran: ['build'] })
 
     symlinkSync(moved, clone)                             // another name of the same place is not another place

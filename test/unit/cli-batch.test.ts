@@ -67,10 +67,11 @@ test.each([
   expect(promptTemplate(source)(input)).toBe(expected)
 })
 
-test.each([['', /must contain \{text\}/], ['{Text}', /\{text\}/], ['\\{text\\}', /\{text\}/], ['\\d{text}', /'\\d'/], ['{text}\\', /'\\'/]])(
-  'the template %j is refused', (source, message) => {
-    expect(() => promptTemplate(source)).toThrow(message)
-  })
+test.each([
+  ['', /must contain \{text\}/], ['{Text}', /\{text\}/], ['\\{text\\}', /\{text\}/], ['\\d{text}', /'\\d'/], ['{text}\\', /'\\'/],
+])('the template %j is refused', (source, message) => {
+  expect(() => promptTemplate(source)).toThrow(message)
+})
 
 test.each([
   ['\nHallo\n', 'Hallo'], ['a\nb', 'a b'], ['a \r\n\r\n b', 'a b'], ['a\u2028b\u2029c\x85d\ve\ff', 'a b c d e f'],

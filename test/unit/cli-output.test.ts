@@ -87,7 +87,8 @@ test('an answer must belong to its line, to the options, and to the model', asyn
   expect(check(1, 'in:2', lineHash('B'), 'other', true)).not.toThrow()                // it is tried again
   expect(() => { earlier.checkModel('other', false) }).toThrow(expect.objectContaining({ reason: 'model' }) as Error)
   earlier.checkModel(model, false)
-  expect(() => { earlier.checkEnd(index => index < 1, 'in', 1) }).toThrow(/has the index 1, for which "in" has no prompt any more \(it has 1\)/)
+  expect(() => { earlier.checkEnd(index => index < 1, 'in', 1) })
+    .toThrow(/has the index 1, for which "in" has no prompt any more \(it has 1\)/)
   earlier.checkEnd(index => index < 2, 'in', 2)
 })
 
@@ -97,7 +98,8 @@ test.each([
   ['{"index":0,"ok":true,"hash":"x"}\n', /has no "hash"/], ['{"ind\n', /out:1 is not JSON/],
   [row(0, 'a') + row(0, 'b'), /lines 1 and 2 of ".*out" both answer index 0/],
 ])('%j is no output to continue', async (content, message) => {
-  await expect(read(content)).rejects.toMatchObject({ message: expect.stringMatching(message) as string, hint: expect.any(String) as string })
+  await expect(read(content)).rejects
+    .toMatchObject({ message: expect.stringMatching(message) as string, hint: expect.any(String) as string })
 })
 
 test('a line that failed and was answered later is answered; equal answers count once', async () => {
