@@ -15,6 +15,7 @@ export const errorCodes = [
   'WEIGHTS_MISSING', 'WEIGHTS_SHAPE', 'WEIGHTS_CONFLICT', 'WEIGHTS_NONFINITE',
   'TOKENIZER_FORMAT', 'TOKENIZER_RANGE', 'TOKENIZER_DUPLICATE', 'TOKENIZER_UNSUPPORTED', 'TOKENIZER_CONFLICT',
   'PROTO_FORMAT',
+  'DISK_FULL', 'OUTPUT_BUSY', 'OUTPUT_MISMATCH',
 ] as const
 
 /** What went wrong, as data. See the error table of the documentation for each code's extra fields. */

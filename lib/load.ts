@@ -266,7 +266,10 @@ function toInfo(
 }
 
 // The union of what the checkpoint and its tokenizer name: PolyLM's config says 255999, its tokenizer 2.
-function stopTokens({ config, generationConfig }: Checkpoint, tokenizer: LoadedTokenizer | null): number[] {
+/** The tokens that end an output of this checkpoint. `tokenizer` is the one beside it, or null. */
+export function stopTokens(
+  { config, generationConfig }: Checkpoint, tokenizer: Pick<LoadedTokenizer, 'specialTokens'> | null,
+): number[] {
   const named = generationConfig?.['eos_token_id']
   const generation = typeof named === 'number' ? [named]
     : Array.isArray(named) ? named.filter(id => typeof id === 'number') : undefined

@@ -6,7 +6,7 @@
 // Traps: cmake-js is a development dependency; without it plain CMake does the same (CMakeLists.txt finds the headers). On
 // Windows both would take Visual Studio, which does not do: there it is CMake with Ninja, which finds MinGW-w64.
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, readFileSync, realpathSync, renameSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { availableParallelism } from 'node:os'
 import path from 'node:path'
@@ -70,6 +70,34 @@ function cmakeJs() {
     return path.join(path.dirname(require.resolve('cmake-js/package.json')), 'bin', 'cmake-js')
   } catch {
     return undefined
+  }
+}
+
+const realPath = place => {
+  try {
+    return realpathSync(place)
+  } catch {
+    return place
+  }
+}
+
+/**
+ * Removes a build folder that was configured at another place: the clone was moved or copied. CMake's cache and its build
+ * files hold absolute paths, so that nothing in the folder can be used, and CMake would stop, or build in the old place.
+ */
+function removeStale(folder) {
+  const file = path.join(folder, 'CMakeCache.txt')
+  if (!existsSync(file)) return
+  const cache = readFileSync(file, 'utf8')
+  const madeFor = [[/^CMAKE_HOME_DIRECTORY:INTERNAL=(.*)$/m, root], [/^CMAKE_CACHEFILE_DIR:INTERNAL=(.*)$/m, folder]]
+  const [found] = madeFor.map(([name, here]) => [name.exec(cache)?.[1].trim(), here])
+    .filter(([made, here]) => made !== undefined && path.relative(realPath(made), realPath(here)) !== '')
+  if (found === undefined) return
+  console.log(`polylm: ${path.relative(root, folder)} was configured in ${found[0]}, and this is ${found[1]}: it is built anew`)
+  try {
+    rmSync(folder, { recursive: true })
+  } catch (e) {
+    stop(`${folder} cannot be removed (${e.code}): remove it, then build again`)
   }
 }
 
@@ -139,6 +167,7 @@ const jobs = process.env.POLYLM_JOBS ?? availableParallelism()
 const definitions = Object.entries(process.env)
   .filter(([name]) => name.startsWith('POLYLM_CMAKE_')).map(([name, value]) => [name.slice('POLYLM_CMAKE_'.length), value])
 if (away) definitions.push(['CMAKE_TOOLCHAIN_FILE', toolchain])
+removeStale(folder)
 run(commands({ folder, arch, config, jobs, definitions, away }))
 const built = [path.join(folder, config, 'polylm.node'), path.join(folder, 'polylm.node')].find(existsSync)
 if (built === undefined) stop('the build ended without polylm.node (was it configured with POLYLM_ADDON=OFF?)')

@@ -1,7 +1,6 @@
 // bench.ts: `polylm bench`: how fast a model runs here, beside what this machine's memory and arithmetic can deliver.
 // Weights are random for --shape, so no download is needed; speed does not depend on their values.
 // Trap: timed numbers are for reading and comparing on one machine in one hour, never for assertions.
-import { writeFile } from 'node:fs/promises'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { Model } from '../index.js'
 import { benchChart } from './bench-chart.js'
@@ -13,13 +12,14 @@ import { benchSource, shapes } from './bench-shapes.js'
 import type { Limits } from './bench-stats.js'
 import { integerList } from './decoding-flags.js'
 import { UsageError } from './failure.js'
+import { checkWritable, writeWhole } from './files.js'
 import { Interrupt } from './interrupt.js'
 import { addModelFlags, loadOptions, splitModel } from './model-flags.js'
 import { print, printJson, table } from './terminal.js'
 
 const examples = `
-Each run stands between two looks at the machine's limits. Runs between looks that differ by more than a tenth are taken
-again, and a row that stays so is marked noisy.
+The machine's limits are measured before and after each run. A run whose limits differ by more than 10 % is repeated; a
+row for which that does not help is marked noisy.
 
 Examples:
   polylm bench --shape 1.7b
@@ -64,24 +64,25 @@ function one(least: number, most: number): (text: string) => number {
 /** The `bench` command. */
 export function benchCommand(): Command {
   const command = new Command('bench')
-    .description('speed of a model beside the limits of this machine')
+    .description('measure the speed of a model and the limits of this machine')
     .usage('[options] <model | --demo | --shape 1.7b>')
     .argument('[model]', 'a directory in Hugging Face layout')
-    .addOption(new Option('--shape <name>', 'random weights of this shape').choices(Object.keys(shapes)))
-    .addOption(new Option('--prompt <list>', 'lengths of prompts, for prefill')
+    .addOption(new Option('--shape <name>', 'use random weights of this shape').choices(Object.keys(shapes)))
+    .addOption(new Option('--prompt <list>', 'prompt lengths in tokens, for the prefill rows')
       .argParser(counts(1, 1_000_000)).default([128, 512, 2000], '128,512,2000'))
-    .addOption(new Option('--batch <list>', 'sequences decoded together')
+    .addOption(new Option('--batch <list>', 'numbers of sequences that are decoded together')
       .argParser(counts(1, 1024)).default([1, 4, 16, 64], '1,4,16,64'))
-    .addOption(new Option('--depth <list>', 'tokens before those decoded (default: 0, and 1900 for one sequence)')
+    .addOption(new Option('--depth <list>',
+      'tokens of context before the measured ones (default: 0, and 1900 for one sequence)')
       .argParser(counts(0, 1_000_000)))
-    .addOption(new Option('--tokens <n>', 'new tokens of each sequence').argParser(one(2, 1_000_000)).default(32))
-    .addOption(new Option('--repeats <n>', 'quiet runs of each row; twice as many are tried')
+    .addOption(new Option('--tokens <n>', 'new tokens per sequence').argParser(one(2, 1_000_000)).default(32))
+    .addOption(new Option('--repeats <n>', 'undisturbed runs per row; at most twice as many are tried')
       .argParser(one(1, 1000)).default(3))
-    .option('--smoke', 'sizes of a test run: a few tokens, one round')
-    .option('--limits', 'measure the machine alone')
+    .option('--smoke', 'a quick test: a few tokens, one round')
+    .option('--limits', 'measure only the limits of the machine')
     .addOption(new Option('--answer-probes').hideHelp())
     .option('--json', 'print one JSON object')
-    .option('--svg <file>', 'write a picture')
+    .option('--svg <file>', 'also draw the results into this file')
   return addModelFlags(command).addHelpText('after', examples).action(() => bench(command))
 }
 
@@ -95,14 +96,15 @@ async function bench(command: Command): Promise<void> {
     throw new UsageError('a model and --shape were given', 'give one of them')
   }
   const dir = options.shape === undefined ? splitModel(command, 0).dir : undefined
+  if (options.svg !== undefined) await checkWritable(options.svg)
   const interrupt = new Interrupt()
   try {
     const source = await benchSource(dir ?? { shape: options.shape ?? '' }, interrupt.signal)
     const [cpu] = await Model.devices()
     const report = await measure(source, planOf(options), load, cpu?.free ?? 0, interrupt.signal)
-    if (options.svg !== undefined) await writeFile(options.svg, benchChart(report))
     if (options.json === true) await printJson(report)
     else await print(asText(report))
+    if (options.svg !== undefined) await writeWhole(options.svg, benchChart(report))
   } finally {
     interrupt.release()
   }

@@ -82,15 +82,15 @@ const append: Parse = (text, previous) => [...((previous as string[] | undefined
 export const decodingFlags: Readonly<Record<string, readonly Row[]>> = {
   'Length and stopping:': [
     { option: 'maxTokens', help: 'new tokens at most (default: 256, less when the context has less room)' },
-    { option: 'minTokens', help: 'no stop token before so many new tokens' },
+    { option: 'minTokens', help: 'do not stop before this many new tokens' },
     { option: 'stop', value: 'text', parse: append, help: 'end at this text; may be given several times' },
     { option: 'includeStop', help: 'keep the stop text in the output' },
     {
       option: 'stopTokenIds', value: 'ids', parse: integerList,
       help: 'end at one of these tokens, as in 2,255999 (default: the model\'s; none: never)',
     },
-    { option: 'onOverflow', value: 'mode', choices: ['error', 'truncateLeft'], help: 'when the prompt is too long' },
-    { option: 'queueTimeoutMs', value: 'n', parse: integer, help: 'give up when still waiting after so long' },
+    { option: 'onOverflow', value: 'mode', choices: ['error', 'truncateLeft'], help: 'if the prompt is too long' },
+    { option: 'queueTimeoutMs', value: 'n', parse: integer, help: 'fail after n ms in the queue' },
   ],
   'Sampling:': [
     { option: 'temperature', help: 'sampling when above 0 (default: 0, greedy)' },
@@ -100,11 +100,11 @@ export const decodingFlags: Readonly<Record<string, readonly Row[]>> = {
     { option: 'typicalP', help: 'locally typical sampling; 1: off' },
     { option: 'epsilonCutoff', help: 'drop tokens below this probability; 0: off' },
     { option: 'etaCutoff', help: 'eta sampling; 0: off' },
-    { option: 'seed', help: 'makes sampling repeatable (default: random, reported)' },
-    { option: 'n', help: 'outputs for the prompt' },
+    { option: 'seed', help: 'make sampling repeatable (default: random, see --stats and --json)' },
+    { option: 'n', help: 'number of answers' },
     {
       option: 'speculate', value: 'how', choices: ['lookup'],
-      help: 'guess tokens from the text so far: the same output, faster where it copies',
+      help: 'draft tokens from the text so far: same output, faster where the answer copies from it',
     },
   ],
   'Beam search:': [
@@ -117,36 +117,39 @@ export const decodingFlags: Readonly<Record<string, readonly Row[]>> = {
     { option: 'sampleBeams', help: 'sample the candidates of the beams; needs a temperature' },
     {
       option: 'beamScoring', value: 'rules', choices: ['hf-4.55', 'hf-4.31'],
-      help: 'whose beam search (default: --compat)',
+      help: 'beam search of this version of transformers (default: --compat)',
     },
   ],
   'Penalties and constraints:': [
-    { option: 'repetitionPenalty', help: 'Hugging Face\'s; prompt tokens count; 1: off' },
-    { option: 'noRepeatNgramSize', help: 'no n-gram twice, prompt included; 0: off' },
-    { option: 'presencePenalty', help: 'OpenAI\'s, -2 to 2' },
-    { option: 'frequencyPenalty', help: 'OpenAI\'s, -2 to 2' },
+    { option: 'repetitionPenalty', help: 'Hugging Face\'s penalty of repeated tokens, prompt included; 1: off' },
+    { option: 'noRepeatNgramSize', help: 'never repeat an n-gram of this size (prompt included); 0: off' },
+    { option: 'presencePenalty', help: 'as in OpenAI\'s API, -2 to 2; 0: off' },
+    { option: 'frequencyPenalty', help: 'as in OpenAI\'s API, -2 to 2; 0: off' },
     {
       option: 'bias', value: 'json', parse: text => biasFromJson(json(text)),
-      help: 'added to tokens or token sequences, as in [[17,-1.5],[[4,5],"-inf"]]',
+      help: 'add to the scores of tokens or token sequences, as in [[17,-1.5],[[4,5],"-inf"]]',
     },
-    { option: 'allow', value: 'json', parse: json, help: 'only {"tokens":[...]} or {"choices":["yes","no"]}' },
+    { option: 'allow', value: 'json', parse: json, help: 'allow only {"tokens":[...]} or {"choices":["yes","no"]}' },
     { option: 'forcedFirstToken', help: 'the first new token' },
     { option: 'forcedLastToken', help: 'the token at --max-tokens' },
-    { option: 'padTo', value: 'length,token', parse: padTo, help: 'behave as if left-padded to this width' },
+    { option: 'padTo', value: 'length,token', parse: padTo, help: 'behave as if left-padded to this length' },
   ],
   'Output of scores and text:': [
     {
       option: 'logprobs', value: '[n]', preset: '0',
       help: 'log-probabilities, with n alternatives; shown by --json and --output',
     },
-    { option: 'logprobsOf', value: 'which', choices: ['model', 'processed'], help: 'before or after the processors' },
-    { option: 'renormalize', help: 'log-softmax after all processors' },
-    { option: 'addSpecialTokens', off: true, help: 'no bos and eos, even where the tokenizer asks for them' },
-    { option: 'parseSpecial', off: true, help: 'special tokens written in the prompt are plain text' },
+    {
+      option: 'logprobsOf', value: 'which', choices: ['model', 'processed'],
+      help: 'log-probabilities before or after penalties, bias and sampling limits',
+    },
+    { option: 'renormalize', help: 'apply log-softmax after all of these' },
+    { option: 'addSpecialTokens', off: true, help: 'never add bos and eos to the prompt' },
+    { option: 'parseSpecial', off: true, help: 'treat special tokens written in the prompt as plain text' },
     { option: 'skipSpecialTokens', off: true, help: 'show special tokens in the text' },
     {
       option: 'controlText', value: 'mode', choices: ['reject', 'escape'],
-      help: 'what happens to a template\'s markers inside messages',
+      help: 'what to do with a template\'s markers inside messages',
     },
   ],
 }

@@ -11,6 +11,7 @@ import { isPolyLMError } from '../index.js'
 import { findBinary, loadNative } from '../native.js'
 import { exitCodes, QuietFailure } from './failure.js'
 import { bytes, paint, print, printJson, table } from './terminal.js'
+import { version } from './version.js'
 
 const examples = `
 Examples:
@@ -19,6 +20,7 @@ Examples:
 
 interface Diagnosis {
   readonly polylm: {
+    readonly version: string
     readonly binary: 'found' | 'missing'
     /** The file that is loaded. */
     readonly file?: string
@@ -40,7 +42,7 @@ interface Diagnosis {
 /** The `doctor` command. */
 export function doctorCommand(): Command {
   const command = new Command('doctor')
-    .description('which binary and devices are used, why others are not, and what to do')
+    .description('check the installation: binary, devices, memory, and what to fix')
     .option('--json', 'print one JSON object')
   return command.addHelpText('after', examples).action(async () => {
     const diagnosis = await diagnose()
@@ -70,12 +72,14 @@ function binary(): Diagnosis['polylm'] {
   const searched = places.map(describePlace)
   try {
     const { compiler, cuda } = loadNative().describe()
-    return { binary: 'found', ...(file === undefined ? {} : { file }), searched, compiler, cudaBuilt: cuda }
+    return {
+      version: version(), binary: 'found', ...(file === undefined ? {} : { file }), searched, compiler, cudaBuilt: cuda,
+    }
   } catch (e) {
     const problem = withoutPlaces(e instanceof Error ? e.message : String(e))
     const hint = isPolyLMError(e) ? e.hint : undefined
     return {
-      binary: 'missing', ...(file === undefined ? {} : { file }), searched, problem,
+      version: version(), binary: 'missing', ...(file === undefined ? {} : { file }), searched, problem,
       ...(hint === undefined ? {} : { hint }),
     }
   }
@@ -113,9 +117,9 @@ function adviceFor({ polylm, node, devices, memory }: Omit<Diagnosis, 'advice'>)
   if (polylm.binary === 'missing') {
     list.push(polylm.hint ?? 'compile the native part: npx polylm-build')
   }
-  if (Number(node.version.split('.')[0]) < 20) list.push('polylm needs Node 20 or newer')
+  if (Number(node.version.split('.')[0]) < 20) list.push('polylm needs Node 20.4 or newer')
   if (polylm.binary === 'found' && !devices.some(device => device.usable)) {
-    list.push('no device is usable; the reasons stand above')
+    list.push('No usable device. See the reasons above.')
   }
   const usable = memory.limit ?? memory.free
   if (usable < 5e9) list.push(`${bytes(usable)} of memory: enough for the demo model, not for PolyLM 1.7B (5 GB)`)
@@ -125,6 +129,7 @@ function adviceFor({ polylm, node, devices, memory }: Omit<Diagnosis, 'advice'>)
 function asText({ polylm, node, cpu, memory, devices, advice: list }: Diagnosis): string {
   const found = polylm.binary === 'found'
   const head = table([
+    ['polylm', polylm.version],
     ['binary', found ? `found, compiler ${polylm.compiler}, ${polylm.cudaBuilt === true ? 'with' : 'without'} CUDA`
       : paint('red', `missing: ${polylm.problem}`)],
     ...(found && polylm.file !== undefined
@@ -137,7 +142,7 @@ function asText({ polylm, node, cpu, memory, devices, advice: list }: Diagnosis)
     ...devices.map(device => [`device ${device.kind}`, deviceLine(device)]),
   ])
   const todo = list.length === 0
-    ? `${paint('green', 'everything is in order')}\n`
+    ? `${paint('green', 'No problems found.')}\n`
     : list.map(line => `- ${line}\n`).join('')
   return `${head}\n${todo}`
 }

@@ -4,8 +4,8 @@ import { CommanderError } from 'commander'
 import { isPolyLMError } from '../errors.js'
 import { paint } from './terminal.js'
 
-/** 0 done, 1 failed, 2 wrong usage, 130 interrupted: the contract of every command. */
-export const exitCodes = { done: 0, failed: 1, usage: 2, interrupted: 130 } as const
+/** 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 ended by `kill`: the contract of every command. */
+export const exitCodes = { done: 0, failed: 1, usage: 2, interrupted: 130, terminated: 143 } as const
 
 /** The command line itself is wrong: an argument is missing, unknown, or contradicts another. */
 export class UsageError extends Error {
@@ -37,7 +37,8 @@ export function exitCodeOf(e: unknown): number {
 
 /** What stderr shows for an error, or '' when it was shown before (commander prints its own). */
 export function describeFailure(e: unknown, debug: boolean): string {
-  if (e instanceof CommanderError || e instanceof QuietFailure) return ''
+  if (e instanceof QuietFailure) return ''
+  if (e instanceof CommanderError) return dashHint(e)
   const head = paint('red', isPolyLMError(e) ? `error [${e.code}]:` : 'error:', process.stderr)
   const message = e instanceof Error ? e.message : String(e)
   const hint = hintOf(e)
@@ -54,12 +55,15 @@ export function errorJson(e: unknown): Record<string, unknown> {
   return { code: e.code, message, ...(e.hint === undefined ? {} : { hint: e.hint }) }
 }
 
+/** A text that begins with a dash looks like an option: `polylm generate MODEL "-5 degrees"`. */
+function dashHint({ code, message }: CommanderError): string {
+  const found = /^error: unknown option '([\s\S]*?)'/.exec(message)?.[1]
+  if (code !== 'commander.unknownOption' || found === undefined || /^--?[a-z][a-z-]*(=.*)?$/i.test(found)) return ''
+  return 'hint: text that begins with - goes behind --, as in: polylm generate MODEL -- "-5 degrees"\n'
+}
+
 function hintOf(e: unknown): string | undefined {
-  if (e instanceof UsageError || isPolyLMError(e)) return e.hint
-  const code = (e as NodeJS.ErrnoException | undefined)?.code
-  if (code === 'ENOENT') return 'check the path'
-  if (code === 'EACCES') return 'check the permissions of the file'
-  return undefined
+  return e instanceof UsageError || isPolyLMError(e) ? e.hint : undefined
 }
 
 function stacks(e: Error): string[] {

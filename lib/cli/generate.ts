@@ -1,8 +1,10 @@
 // generate.ts: `polylm generate`: one completion, streamed to standard output. Many of them: generate-many.ts.
-import { Command, Option } from 'commander'
+import { Command } from 'commander'
 import type { GenerateOptions, GenerateResult, GenerateStream } from '../index.js'
 import { addDecodingFlags, decodingOptions } from './decoding-flags.js'
-import { exitCodes, QuietFailure, UsageError } from './failure.js'
+import { UsageError } from './failure.js'
+import { addBatchFlags, refuseBatchFlags } from './batch-plan.js'
+import type { BatchFlags } from './batch-plan.js'
 import { generateMany } from './generate-many.js'
 import { addModelFlags, loadOptions, splitModel, withModel } from './model-flags.js'
 import { addPromptFlags, promptFrom } from './prompt.js'
@@ -13,7 +15,15 @@ Examples:
   polylm generate ./polylm-1.7b "Hello" --max-tokens 40 --temperature 0.8 --top-p 0.9
   polylm generate --demo --template assistant "Beijing is the capital of China.
   Translate this sentence from English to Chinese." --num-beams 4 --early-stopping
-  echo "Good morning" | polylm generate ./polylm-1.7b - --json
+  echo "Good morning" | polylm generate ./polylm-1.7b --json
+
+Translate a file, line by line; line k of german.txt is the translation of line k:
+  polylm generate ./polylm-1.7b --input english.txt --output-text german.txt --num-beams 4 \\
+    --prompt-template '{text}\\nTranslate this sentence from English to German.'
+  Blank lines stay blank, an answer of several lines becomes one line, a failed line is empty. german.txt.jsonl
+  keeps each answer as it is. After an interruption run the same command with --resume.
+
+Prompts as JSON lines:
   polylm generate ./polylm-1.7b --input prompts.jsonl --output answers.jsonl --resume
     a line of prompts.jsonl: "text", or {"id":7,"prompt":"text","options":{"maxTokens":50}},
     or {"tokens":[1,2]}, or {"messages":[{"role":"user","content":"text"}],"template":"assistant"}`
@@ -21,34 +31,28 @@ Examples:
 /** The `generate` command. */
 export function generateCommand(): Command {
   const command = new Command('generate')
-    .description('complete a prompt, or many of them')
+    .description('complete a prompt, or a file of prompts')
     .usage('[options] <model | --demo> [prompt | -]')
     .argument('[model]', 'a directory in Hugging Face layout')
-    .argument('[prompt]', 'the text to complete; - reads standard input')
+    .argument('[prompt]', 'the text to complete; default or -: standard input')
   addModelFlags(command)
   addPromptFlags(command, true)
-  const many = 'Many prompts:'
+  addBatchFlags(command)
   command
-    .addOption(new Option('--input <file>', 'JSON lines with a prompt each; - is standard input').helpGroup(many))
-    .addOption(new Option('--output <file>', 'JSON lines with an answer each, in order of completion').helpGroup(many))
-    .addOption(new Option('--resume', 'go on with an output that exists: its indices are skipped').helpGroup(many))
     .option('--json', 'print the result as one line of JSON instead of text')
-    .option('--stats', 'tokens and speed on standard error')
+    .option('--stats', 'print token counts and speed on standard error')
   return addDecodingFlags(command).addHelpText('after', examples).action(() => generate(command))
 }
 
 async function generate(command: Command): Promise<void> {
   const { dir, rest } = splitModel(command, 1)
-  const { input, output, resume, json, stats } =
-    command.opts<{ input?: string; output?: string; resume?: true; json?: true; stats?: true }>()
+  const { json, stats, ...batch } = command.opts<BatchFlags & { json?: true; stats?: true }>()
   const decoding = decodingOptions(command)
-  if (input !== undefined) {
-    if (rest.length > 0) throw new UsageError('a prompt and --input were given', 'give one of them')
-    return generateMany(command, dir, { input, output, resume: resume === true, decoding })
+  if (batch.input !== undefined) {
+    refuseOnePromptFlags(command, rest)
+    return generateMany(command, dir, { ...batch, input: batch.input }, decoding)
   }
-  if (output !== undefined || resume === true) {
-    throw new UsageError('--output and --resume belong to --input', 'use > to write one answer to a file')
-  }
+  refuseBatchFlags(command)
   const prompt = await promptFrom(command, rest[0])
   await withModel(dir, loadOptions(command), async (model, interrupt) => {
     const options: GenerateOptions = { ...decoding, signal: interrupt.signal, onAbort: 'return' }
@@ -58,8 +62,18 @@ async function generate(command: Command): Promise<void> {
     if (json === true) await printJson(result.toJSON())
     else if (result.outputs.length > 1) await printOutputs(result)
     if (stats === true) note(statsLine(result, (decoding.temperature ?? 0) > 0))
-    if (interrupt.pressed) throw new QuietFailure(exitCodes.interrupted)
+    if (interrupt.pressed) throw interrupt.failure
   })
+}
+
+/** What belongs to one prompt has no meaning beside --input. */
+function refuseOnePromptFlags(command: Command, rest: readonly string[]): void {
+  const { messages, json, outputText } = command.opts<{ messages?: string; json?: true; outputText?: string }>()
+  if (rest.length > 0) throw new UsageError('a prompt and --input were given', 'give one of them')
+  if (messages !== undefined) throw new UsageError('--messages and --input were given', 'give one of them')
+  if (json === true && outputText !== undefined) {
+    throw new UsageError('--json and --output-text were given', 'the JSON lines are those of --output')
+  }
 }
 
 /** Prints a stream's text as it becomes certain, ends it with a line end, and gives its result. */
@@ -79,5 +93,5 @@ async function printOutputs(result: GenerateResult): Promise<void> {
 function statsLine({ usage, timings, seed, outputs }: GenerateResult, sampled: boolean): string {
   return paint('dim', `${usage.promptTokens} prompt tokens, ${usage.completionTokens} new tokens, ` +
     `first after ${timings.timeToFirstTokenMs.toFixed(0)} ms, ${timings.tokensPerSecond.toFixed(1)} tokens/s, ` +
-    `finished by ${outputs[0]?.finishReason ?? 'nothing'}${sampled ? `, seed ${seed}` : ''}`, process.stderr)
+    `finish reason: ${outputs[0]?.finishReason ?? 'none'}${sampled ? `, seed ${seed}` : ''}`, process.stderr)
 }

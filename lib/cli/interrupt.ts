@@ -1,18 +1,25 @@
-// interrupt.ts: Ctrl-C. The first one aborts a signal, so that what runs ends cleanly; the second one leaves at once.
+// interrupt.ts: Ctrl-C and the SIGTERM of `kill`. The first one aborts a signal, so that what runs ends cleanly; the
+// second one quits at once.
 import { setMaxListeners } from 'node:events'
-import { exitCodes } from './failure.js'
+import { exitCodes, QuietFailure } from './failure.js'
+import { clearBars } from './progress.js'
 import { note } from './terminal.js'
 
-/** Turns SIGINT into an AbortSignal while it is installed. */
+type Stop = 'SIGINT' | 'SIGTERM'
+const codes: Readonly<Record<Stop, number>> = { SIGINT: exitCodes.interrupted, SIGTERM: exitCodes.terminated }
+
+/** Turns SIGINT and SIGTERM into an AbortSignal while it is installed. */
 export class Interrupt {
   readonly #controller = new AbortController()
-  readonly #handler = (): void => this.press()
+  readonly #handler = (signal: Stop): void => this.press(signal)
+  #code: number = exitCodes.interrupted
 
   constructor() {
     setMaxListeners(0, this.#controller.signal)           // a command may run many calls at once
-    process.on('SIGINT', this.#handler)
+    for (const name of Object.keys(codes) as Stop[]) process.on(name, this.#handler)
   }
 
+  /** Its reason ends the command quietly with the exit code of an interruption. */
   get signal(): AbortSignal {
     return this.#controller.signal
   }
@@ -21,15 +28,22 @@ export class Interrupt {
     return this.#controller.signal.aborted
   }
 
-  /** What a SIGINT does. The chat calls it too: a terminal in raw mode reports Ctrl-C as a key. */
-  press(): void {
-    if (this.pressed) process.exit(exitCodes.interrupted)
-    if (process.stderr.isTTY === true) note('\nstopping (Ctrl-C again to leave at once)')
-    this.#controller.abort(new Error('interrupted'))
+  /** How a command ends that was interrupted. */
+  get failure(): QuietFailure {
+    return new QuietFailure(this.#code)
   }
 
-  /** Gives SIGINT back to whoever had it. */
+  /** What a signal does. The chat calls it too: a terminal in raw mode reports Ctrl-C as a key. */
+  press(signal: Stop = 'SIGINT'): void {
+    clearBars()
+    if (this.pressed) process.exit(codes[signal])
+    this.#code = codes[signal]
+    if (process.stderr.isTTY === true) note('\nStopping. Press Ctrl-C again to quit now.')
+    this.#controller.abort(this.failure)
+  }
+
+  /** Gives the signals back to whoever had them. */
   release(): void {
-    process.off('SIGINT', this.#handler)
+    for (const name of Object.keys(codes) as Stop[]) process.off(name, this.#handler)
   }
 }

@@ -1,11 +1,10 @@
-// lines.ts: text and JSON lines in, JSON lines out. UTF-8 is checked, not repaired.
+// lines.ts: lines of text and of JSON. UTF-8 is checked, not repaired.
 // Trap: lines end at \n only. node:readline also splits at U+2028, which JSON allows inside strings.
-import { createReadStream } from 'node:fs'
-import { open, readFile, stat, truncate } from 'node:fs/promises'
-import type { FileHandle } from 'node:fs/promises'
-import { UsageError } from './failure.js'
+import { PolyLMError } from '../errors.js'
+import { decodeUtf8, fileName, inputBytes, isRegular, withoutMark } from './files.js'
 
 const newline = 10
+const maxLineBytes = 64 * 1024 * 1024
 
 /** One line of input with its number, counted from 1. */
 export interface Line {
@@ -13,136 +12,105 @@ export interface Line {
   readonly text: string
 }
 
-/** The bytes of a file, or of standard input for '-'; they end when the signal aborts, also in the middle. */
-export function inputStream(file: string, signal?: AbortSignal): AsyncIterable<Buffer> {
-  const stream = file === '-' ? process.stdin : createReadStream(file)
-  signal?.addEventListener('abort', () => { stream.destroy() }, { once: true })
-  return stream
+/** A line and the bytes that it takes, its end included. */
+export interface PlacedLine extends Line {
+  readonly start: number
+  readonly end: number
 }
 
-/** Lines of a byte stream without their ends; a byte order mark at the start is dropped. */
-export async function * readLines(source: AsyncIterable<Buffer>, name: string): AsyncGenerator<Line> {
+/**
+ * Lines of a byte stream without their ends, \n or \r\n; a byte order mark at the start is dropped. A last line
+ * without an end counts, unless only whole lines are wanted.
+ */
+export async function * readLines(
+  source: AsyncIterable<Buffer>, name: string, last: 'any' | 'whole' = 'any',
+): AsyncGenerator<PlacedLine> {
   let rest: Buffer[] = []
-  let number = 0
+  let [number, start, end] = [0, 0, 0]
   for await (const chunk of source) {
-    let start = 0
-    for (let end = chunk.indexOf(newline); end >= 0; end = chunk.indexOf(newline, start)) {
-      rest.push(chunk.subarray(start, end))
-      yield { number: ++number, text: decodeLine(Buffer.concat(rest), name, number) }
+    let from = 0
+    for (let to = chunk.indexOf(newline); to >= 0; to = chunk.indexOf(newline, from)) {
+      rest.push(chunk.subarray(from, to))
+      end += to + 1 - from
+      yield { number: ++number, text: decodeLine(Buffer.concat(rest), name, number), start, end }
       rest = []
-      start = end + 1
+      from = to + 1
+      start = end
     }
-    if (start < chunk.length) rest.push(chunk.subarray(start))
+    if (from < chunk.length) rest.push(chunk.subarray(from))
+    end += chunk.length - from
+    if (end - start > maxLineBytes) {
+      throw new PolyLMError('LIMIT', `${name}:${number + 1} is longer than ${maxLineBytes} bytes`,
+        { hint: 'lines end with \\n; is this a text file?' })
+    }
   }
-  if (rest.length > 0) yield { number: ++number, text: decodeLine(Buffer.concat(rest), name, number) }
+  if (rest.length === 0 || last === 'whole') return
+  yield { number: ++number, text: decodeLine(Buffer.concat(rest), name, number), start, end }
 }
 
 function decodeLine(line: Buffer, name: string, number: number): string {
   const text = decodeUtf8(line, `${name}:${number}`)
-  return text.endsWith('\r') ? text.slice(0, -1) : text
+  const content = text.endsWith('\r') ? text.slice(0, -1) : text
+  return number === 1 ? withoutMark(content) : content
 }
 
-/** Strict UTF-8; a byte order mark is dropped. */
-export function decodeUtf8(data: Uint8Array, where: string): string {
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(data)
-  } catch (cause) {
-    throw Object.assign(new Error(`${where} is not valid UTF-8`), { cause })
+/** The name of a file before the number of a line. */
+export const lineName = (file: string): string => (file === '-' ? fileName(file) : file)
+
+/** Lines of a file, or of standard input for '-'. */
+export function linesOf(file: string, signal?: AbortSignal): AsyncGenerator<PlacedLine> {
+  return readLines(inputBytes(file, signal), lineName(file))
+}
+
+/** True when a line holds nothing but white space. */
+export const isBlank = ({ text }: Pick<Line, 'text'>): boolean => text.trim() === ''
+
+/**
+ * Lines that can be read as often as needed: a file is opened each time, what can be read only once is kept in memory
+ * when that is asked for; otherwise `again` is false, and so is a second reading.
+ */
+export class Lines {
+  /** The lines can be read more than once. */
+  readonly again: boolean
+  readonly #file: string
+  readonly #kept: readonly Line[] | undefined
+  private constructor(file: string, again: boolean, kept: readonly Line[] | undefined) {
+    this.#file = file
+    this.again = again
+    this.#kept = kept
   }
-}
 
-/** A whole file, or standard input for '-', as text. */
-export async function readText(file: string): Promise<string> {
-  if (file !== '-') return decodeUtf8(await readFile(file), file)
-  const chunks: Buffer[] = []
-  for await (const chunk of inputStream('-')) chunks.push(chunk)
-  return decodeUtf8(Buffer.concat(chunks), 'standard input')
+  static async open(file: string, keep: boolean): Promise<Lines> {
+    const regular = await isRegular(file)
+    if (regular || !keep) return new Lines(file, regular, undefined)
+    const kept: Line[] = []
+    for await (const line of linesOf(file)) kept.push(line)
+    return new Lines(file, true, kept)
+  }
+
+  /** The lines from the first on; a file that is still being read ends with the signal. */
+  async * read(signal?: AbortSignal): AsyncGenerator<Line> {
+    if (this.#kept === undefined) yield * linesOf(this.#file, signal)
+    else yield * this.#kept
+  }
 }
 
 /** One line as JSON, with the place of the mistake in the message. */
-export function parseJsonLine(line: Line, name: string): unknown {
+export function parseJsonLine(line: Line, name: string, hint = 'each line must be one JSON value'): unknown {
   try {
     return JSON.parse(line.text)
   } catch (cause) {
-    throw Object.assign(new Error(`${name}:${line.number} is not JSON: ${(cause as Error).message}`), { cause })
+    throw new PolyLMError('JSON_SYNTAX', `${name}:${line.number} is not JSON: ${shortReason(cause)}`, { hint, cause })
   }
+}
+
+// V8 quotes the text where it failed, line by line of any length and with any character.
+function shortReason(cause: unknown): string {
+  // eslint-disable-next-line no-control-regex
+  return (cause as Error).message.slice(0, 200).replace(/[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/g, '\ufffd')
 }
 
 /** True for an object that is neither null nor an array. */
 export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
-
-/** How many lines of a file hold something other than white space. */
-export async function countLines(file: string): Promise<number> {
-  let found = 0
-  for await (const line of readLines(createReadStream(file), file)) if (line.text.trim() !== '') found++
-  return found
-}
-
-/** A file that grows by whole JSON lines: each is one write at the end, so that a crash leaves whole lines. */
-export class JsonLinesFile {
-  readonly #file: FileHandle
-  readonly #name: string
-  private constructor(file: FileHandle, name: string) {
-    this.#file = file
-    this.#name = name
-  }
-
-  /**
-   * Opens the output. A file that has content is an error unless it is to be resumed; then a last line that
-   * was cut by a crash is removed.
-   */
-  static async open(name: string, resume: boolean): Promise<JsonLinesFile> {
-    const size = await sizeOf(name)
-    if (size > 0 && !resume) {
-      throw new UsageError(`${name} already exists and holds ${size} bytes`, 'add --resume to go on, or remove it')
-    }
-    if (size > 0) await dropCutLine(name)
-    return new JsonLinesFile(await open(name, 'a'), name)
-  }
-
-  async append(value: unknown): Promise<void> {
-    const line = Buffer.from(JSON.stringify(value) + '\n')
-    const { bytesWritten } = await this.#file.write(line)
-    if (bytesWritten !== line.length) throw new Error(`${this.#name}: wrote ${bytesWritten} of ${line.length} bytes`)
-  }
-
-  async close(): Promise<void> {
-    await this.#file.sync().catch((e: NodeJS.ErrnoException) => {
-      if (e.code !== 'EINVAL' && e.code !== 'ENOTSUP') throw e     // a pipe or a device cannot be synced
-    })
-    await this.#file.close()
-  }
-}
-
-async function sizeOf(name: string): Promise<number> {
-  try {
-    return (await stat(name)).size
-  } catch (e) {
-    if ((e as NodeJS.ErrnoException).code === 'ENOENT') return 0
-    throw e
-  }
-}
-
-async function dropCutLine(name: string): Promise<void> {
-  const content = await readFile(name)
-  const end = content.lastIndexOf(newline) + 1
-  if (end < content.length) await truncate(name, end)
-}
-
-/** The `index` of every line of an earlier output. */
-export async function writtenIndices(name: string): Promise<Set<number>> {
-  const indices = new Set<number>()
-  if (await sizeOf(name) === 0) return indices
-  for await (const line of readLines(createReadStream(name), name)) {
-    const value = parseJsonLine(line, name)
-    const index = isRecord(value) ? value['index'] : undefined
-    if (!Number.isSafeInteger(index)) {
-      throw new UsageError(
-        `${name}:${line.number} has no whole number "index"`, 'is this an output of polylm generate?')
-    }
-    indices.add(index as number)
-  }
-  return indices
 }

@@ -19,21 +19,23 @@ function memorySize(text: string): string | number {
 }
 
 const loadFlags = [
-  new Option('--device <device>', 'auto (default), cpu, cuda, cuda:N, or ref, a slow oracle'),
-  new Option('--dtype <type>', 'auto, bf16 or fp32 (default: auto, which is bf16)'),
-  new Option('--threads <n>', 'CPU workers (default: auto)').argParser(autoOrInteger),
-  new Option('--context-size <n>', 'tokens of prompt and output (default: the model\'s)').argParser(integer),
-  new Option('--max-sequences <n>', 'rows computed together, beams included (default: 64)').argParser(integer),
-  new Option('--kv-memory <size>', 'for the keys and values, as 4GiB (default: auto)').argParser(memorySize),
-  new Option('--no-prefix-cache', 'compute equal beginnings of prompts every time'),
-  new Option('--compat <version>', 'tokenizer and beam rules of transformers hf-4.55 (default) or hf-4.31'),
-  new Option('--legacy-tokenizer', 'LlamaTokenizer\'s legacy rules (default: tokenizer_config.json)'),
-  new Option('--no-legacy-tokenizer', 'the opposite of --legacy-tokenizer'),
+  new Option('--device <device>',
+    'auto (default), cpu, cuda, cuda:N, or ref (slow double-precision reference implementation)'),
+  new Option('--dtype <type>', 'arithmetic: bf16 or fp32 (default: auto, which is bf16)'),
+  new Option('--threads <n>', 'CPU threads (default: auto)').argParser(autoOrInteger),
+  new Option('--context-size <n>', 'maximum tokens of prompt and answer together (default: the model\'s)')
+    .argParser(integer),
+  new Option('--max-sequences <n>', 'maximum sequences per step; each beam counts (default: 64)').argParser(integer),
+  new Option('--kv-memory <size>', 'memory for the KV cache, for example 4GiB (default: auto)').argParser(memorySize),
+  new Option('--no-prefix-cache', 'do not reuse the KV cache of shared prompt prefixes'),
+  new Option('--compat <version>', 'follow this version of Hugging Face transformers: hf-4.55 (default) or hf-4.31'),
+  new Option('--legacy-tokenizer', 'use LlamaTokenizer\'s legacy rules (default: as tokenizer_config.json says)'),
+  new Option('--no-legacy-tokenizer', 'do not use LlamaTokenizer\'s legacy rules'),
 ]
 
 /** Adds --demo and, unless only the directory matters, every load flag. */
 export function addModelFlags(command: Command, flags: 'load' | 'directory' = 'load'): Command {
-  command.addOption(new Option('--demo', 'the small model inside the package, in place of <model>').helpGroup('Model:'))
+  command.addOption(new Option('--demo', 'use the demo model of the package in place of <model>').helpGroup('Model:'))
   if (flags === 'load') for (const option of loadFlags) command.addOption(option.helpGroup('Model:'))
   return command
 }

@@ -1,15 +1,16 @@
 // score.ts: `polylm score`: perplexity of texts and log-likelihood of continuations, as JSON lines.
 // Trap: a plain text file is one document; --by-line makes each line one.
 import { Command, InvalidArgumentError, Option } from 'commander'
-import { isPolyLMError } from '../index.js'
+import { isPolyLMError, PolyLMError } from '../index.js'
 import type { Model, Prompt } from '../index.js'
 import { integer } from './decoding-flags.js'
 import { errorJson, exitCodes, QuietFailure, UsageError } from './failure.js'
+import { fileName, maxTextBytes, readText } from './files.js'
 import type { Interrupt } from './interrupt.js'
-import { inputStream, isRecord, parseJsonLine, readLines, readText } from './lines.js'
+import { isBlank, isRecord, lineName, linesOf, parseJsonLine } from './lines.js'
 import type { Line } from './lines.js'
 import { addModelFlags, loadOptions, splitModel, withModel } from './model-flags.js'
-import { Progress } from './progress.js'
+import { Progress, timeLeft } from './progress.js'
 import { note, printJson } from './terminal.js'
 
 const examples = `
@@ -33,6 +34,7 @@ interface ScoreOptions {
 }
 
 type Item = { readonly id: unknown } & (
+  | { readonly kind: 'blank' }
   | { readonly kind: 'text'; readonly prompt: Prompt }
   | { readonly kind: 'pair'; readonly context: Prompt; readonly continuation: Prompt })
 
@@ -46,17 +48,19 @@ function prefixToken(text: string): 'bos' | 'eos' | number | null {
 /** The `score` command. */
 export function scoreCommand(): Command {
   const command = new Command('score')
-    .description('perplexity of texts, log-likelihood of continuations')
+    .description('compute perplexity of texts or log-likelihood of continuations')
     .usage('[options] <model | --demo> [file | -]')
     .argument('[model]', 'a directory in Hugging Face layout')
-    .argument('[file]', 'a text, or JSON lines when the name ends in .jsonl; - reads standard input')
+    .argument('[file]', 'a text, or JSON lines if it is named *.jsonl or *.ndjson; default or -: standard input')
     .addOption(new Option('--format <format>', 'what the file holds')
       .choices(['auto', 'text', 'jsonl']).default('auto'))
-    .option('--by-line', 'each line of a text is a document of its own')
-    .option('--window <n>', 'tokens computed together (default: the context)', integer)
-    .option('--stride <n>', 'tokens between two windows (default: the window)', integer)
-    .option('--prefix-token <token>', 'scored text starts after bos, eos, none (default) or this id', prefixToken)
-    .option('--logprobs <n>', 'list each token with n alternatives', integer)
+    .option('--by-line', 'score each line of a text by itself; row k is line k, blank lines included')
+    .option('--window <n>', 'tokens per window for long texts (default: the context size)', integer)
+    .option('--stride <n>',
+      'tokens from one window\'s start to the next (default: the window)', integer)
+    .option('--prefix-token <token>',
+      'condition the first token on bos, eos or a token id (default: none, it is not scored)', prefixToken)
+    .option('--logprobs <n>', 'list each token with its log-probability and n alternatives', integer)
   return addModelFlags(command).addHelpText('after', examples).action(() => score(command))
 }
 
@@ -73,28 +77,46 @@ async function score(command: Command): Promise<void> {
     try {
       await scorer.run(items)
     } catch (e) {
-      if (!interrupt.pressed) throw e
-      throw new QuietFailure(exitCodes.interrupted)
+      throw interrupt.pressed ? interrupt.failure : e
     }
   })
 }
 
 async function readItems(file: string, options: ScoreOptions): Promise<Item[]> {
-  const asJson = options.format === 'jsonl' || (options.format === 'auto' && /\.jsonl$/i.test(file))
-  if (!asJson && options.byLine !== true) {
-    return [{ kind: 'text', prompt: await readText(file), id: undefined }]
+  const asJson = options.format === 'jsonl' || (options.format === 'auto' && /\.(jsonl|ndjson)$/i.test(file))
+  if (asJson && options.byLine === true) {
+    throw new UsageError('--by-line is for plain text, and the lines are JSON', 'leave it away, or add --format text')
   }
+  const items = asJson || options.byLine === true ? await lineItems(file, asJson) : [await document(file)]
+  if (items.every(item => item.kind === 'blank')) throw new UsageError(`${fileName(file)} is empty`)
+  const { window, stride, logprobs } = options
+  if ((window ?? stride ?? logprobs) !== undefined && !items.some(item => item.kind === 'text')) {
+    throw new UsageError('--window, --stride and --logprobs are for texts, and all lines are continuations',
+      'leave them away; the scores of a continuation list its tokens')
+  }
+  return items
+}
+
+async function document(file: string): Promise<Item> {
+  const text = await readText(file)
+  return text === '' ? { kind: 'blank', id: undefined } : { kind: 'text', prompt: text, id: undefined }
+}
+
+async function lineItems(file: string, asJson: boolean): Promise<Item[]> {
   const items: Item[] = []
-  for await (const line of readLines(inputStream(file), file)) {
-    if (line.text.trim() === '') continue
-    items.push(asJson ? itemOf(line, file) : { kind: 'text', prompt: line.text, id: undefined })
+  for await (const line of linesOf(file)) {
+    if (line.end > maxTextBytes) {
+      throw new PolyLMError('LIMIT', `${fileName(file)} has more than ${maxTextBytes} bytes, the maximum for score`,
+        { file, hint: 'split it into several files' })
+    }
+    if (!isBlank(line)) items.push(asJson ? itemOf(line, file) : { kind: 'text', prompt: line.text, id: undefined })
+    else if (!asJson) items.push({ kind: 'blank', id: undefined })
   }
-  if (items.length === 0) throw new UsageError(`${file === '-' ? 'standard input' : file} is empty`)
   return items
 }
 
 function itemOf(line: Line, file: string): Item {
-  const value = parseJsonLine(line, file)
+  const value = parseJsonLine(line, lineName(file))
   if (typeof value === 'string') return { kind: 'text', prompt: value, id: undefined }
   const keys = isRecord(value) ? Object.keys(value).filter(key => key !== 'id').sort().join() : ''
   const { id, text, tokens, context, continuation } = isRecord(value) ? value : {}
@@ -103,7 +125,8 @@ function itemOf(line: Line, file: string): Item {
   if (keys === 'context,continuation' && typeof context === 'string' && typeof continuation === 'string') {
     return { kind: 'pair', context, continuation, id }
   }
-  throw new UsageError(`${file}:${line.number} is neither text, {"text"}, {"tokens"} nor {"context", "continuation"}`)
+  throw new UsageError(
+    `${lineName(file)}:${line.number} is neither text, {"text"}, {"tokens"} nor {"context", "continuation"}`)
 }
 
 class Scorer {
@@ -123,16 +146,19 @@ class Scorer {
 
   async run(items: readonly Item[]): Promise<void> {
     const bar = new Progress('scoring', items.length)
+    const started = performance.now()
+    let done = 0
     try {
-      for (let first = 0; first < items.length; first += groupSize) {
-        const group = items.slice(first, first + groupSize)
-        const rows = await Promise.all(group.map(item => this.#row(item)))
-        for (const [i, row] of rows.entries()) {
-          const id = group[i]?.id
-          await printJson({ index: first + i, ...(id === undefined ? {} : { id }), ...row })
-        }
-        bar.update(first + group.length, `${first + group.length} of ${items.length}`)
+      for (; done < items.length; done = Math.min(items.length, done + groupSize)) {
+        await this.#group(items.slice(done, done + groupSize), done)
+        const now = Math.min(items.length, done + groupSize)
+        bar.update(now, `${now} of ${items.length}${timeLeft(now, items.length, (performance.now() - started) / 1000)}`)
       }
+    } catch (e) {
+      bar.stop()
+      if (done > 0 || this.#interrupt.pressed) note(`stopped after ${done} of ${items.length}`)
+      if (done > 0) this.#summary(done)
+      throw e
     } finally {
       bar.stop()
     }
@@ -140,8 +166,26 @@ class Scorer {
     if (this.#failed > 0) throw new QuietFailure(exitCodes.failed)
   }
 
+  async #group(group: readonly Item[], first: number): Promise<void> {
+    const rows = await Promise.all(group.map(item => this.#row(item)))
+    for (const [i, row] of rows.entries()) {
+      const id = group[i]?.id
+      await printJson({ index: first + i, ...(id === undefined ? {} : { id }), ...row })
+    }
+  }
+
+  /** Nothing to score: the sums of an empty text. */
+  #blank(): Record<string, unknown> {
+    const { logprobs } = this.#options
+    return {
+      logprob: 0, count: 0, bytes: 0, perplexity: null, bitsPerByte: null,
+      ...(logprobs === undefined ? {} : { logprobs: [] }),
+    }
+  }
+
   /** The row of one item; what only this item fails with is its row. */
   async #row(item: Item): Promise<Record<string, unknown>> {
+    if (item.kind === 'blank') return this.#blank()
     try {
       return item.kind === 'pair' ? await this.#pair(item) : await this.#text(item.prompt)
     } catch (e) {

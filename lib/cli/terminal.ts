@@ -2,6 +2,7 @@
 // and the pipe that may close early. Not here: progress bars (progress.ts).
 // Trap: text from a model may hold escape sequences; on a terminal it is shown through `printable`.
 import type { WriteStream } from 'node:tty'
+import { writeFailure } from './files.js'
 
 const codes = { red: 31, green: 32, yellow: 33, cyan: 36, bold: 1, dim: 2 } as const
 type Stream = NodeJS.WriteStream | WriteStream
@@ -18,11 +19,18 @@ export function printable(text: string, stream: Stream = process.stdout): string
   return stream.isTTY === true ? text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, '\ufffd') : text
 }
 
-/** Writes to standard output and waits while the reader is slower than the writer. */
+/**
+ * Writes to standard output and waits while the reader is slower than the writer.
+ *
+ * @throws PolyLMError DISK_FULL or FILE_IO when it cannot be written.
+ */
 export function print(text: string): Promise<void> {
   if (text === '') return Promise.resolve()
   return new Promise((resolve, reject) => {
-    process.stdout.write(text, e => (e === undefined || e === null ? resolve() : reject(e)))
+    process.stdout.write(text, e => {
+      if (e === undefined || e === null) return resolve()
+      reject(writeFailure('-', e) as Error)
+    })
   })
 }
 
@@ -34,13 +42,25 @@ export function note(text: string): void {
   process.stderr.write(text + '\n')
 }
 
-/** Ends the process quietly when the reader of standard output goes away, as in `polylm ... | head`. */
-export function exitWhenPipeCloses(): void {
+let outputFailure: unknown
+
+/**
+ * Ends the process quietly when the reader of standard output goes away, as in `polylm ... | head`: it has what it
+ * wanted. Other failures are kept for `outputSettled`: whoever writes is told, but help texts are not ours to write.
+ */
+export function watchOutput(): void {
   process.stdout.on('error', (e: NodeJS.ErrnoException) => {
     if (e.code === 'EPIPE' || e.code === 'ERR_STREAM_DESTROYED') process.exit(0)
-    throw e
+    outputFailure ??= writeFailure('-', e)
   })
   process.stderr.on('error', () => { /* nobody reads remarks: go on without them */ })
+}
+
+/** Throws when something that was written to standard output did not arrive. */
+export async function outputSettled(): Promise<void> {
+  if (process.stdout.writableLength > 0) await new Promise(resolve => { process.stdout.write('', resolve) })
+  await new Promise(resolve => { setImmediate(resolve) })
+  if (outputFailure !== undefined) throw outputFailure as Error
 }
 
 /** 1234567 as '1.2 MB'; powers of 1000, as disks and memory bandwidths are sold. */

@@ -77,13 +77,13 @@ test('many prompts: ids come back, failures are lines, and resuming answers only
   expect(resumed.startsWith(`${kept}\n`)).toBe(true)
   expect(jsonLines(resumed).map(({ index }) => index).sort()).toEqual([0, 1, 2, 3])
   const again = await polylm([...args, '--resume'])
-  expect(again.stderr).toContain('4 of 4 answered before')
+  expect([again.status, again.stderr]).toEqual([1, expect.stringContaining('3 of 4 answered before, 1 failed before') as string])
   expect(readFileSync(output, 'utf8')).toBe(resumed)
 })
 
 test('a wrong line of the input stops with its place', async () => {
   const { status, stderr } = await polylm(['generate', '--demo', '--input', '-'], { input: '"Rome"\n{"promt":"x"}\n' })
-  expect([status, stderr]).toEqual([2, expect.stringContaining("-:2 has the unknown key 'promt'") as string])
+  expect([status, stderr]).toEqual([2, expect.stringContaining('standard input:2 has the unknown key "promt"') as string])
 })
 
 test('Ctrl-C ends a generation cleanly with what there is', async () => {

@@ -22,6 +22,8 @@ export interface Run {
   readonly env?: NodeJS.ProcessEnv | undefined
   /** Called with each piece of output. */
   readonly watch?: ((child: ChildProcess, stdout: string) => void) | undefined
+  /** Called when the program was started. */
+  readonly started?: ((child: ChildProcess) => void) | undefined
   /** Leave standard input open. */
   readonly openInput?: boolean | undefined
 }
@@ -42,6 +44,7 @@ export function execute(command: string, args: readonly string[], run: Run = {})
     })
     let stdout = ''
     let stderr = ''
+    run.started?.(child)
     child.stdout.setEncoding('utf8').on('data', text => { stdout += text; run.watch?.(child, stdout) })
     child.stderr.setEncoding('utf8').on('data', text => { stderr += text })
     child.stdin.on('error', () => { /* the program ended without reading everything */ })

@@ -36,7 +36,7 @@ test.each<[string, string[], RegExp]>([
   ['option that this model cannot do', ['generate', '--demo', 'x', '--n', '2'], /error \[INVALID_OPTION\]: /],
   ['load option out of range', ['generate', '--demo', 'x', '--context-size', '0'], /error \[INVALID_OPTION\]: /],
   ['prompt and input', ['generate', '--demo', 'x', '--input', 'y'], /a prompt and --input were given/],
-  ['output without input', ['generate', '--demo', 'x', '--output', 'y'], /belong to --input/],
+  ['output without input', ['generate', '--demo', 'x', '--output', 'y'], /--output needs --input/],
   ['no batch', ['bench', '--shape', 'tiny', '--batch', '0'], /numbers from 1 to 1024/],
   ['one new token', ['bench', '--shape', 'tiny', '--tokens', '1'], /numbers from 2/],
   ['two repeats', ['bench', '--shape', 'tiny', '--repeats', '1,2'], /one number/],
@@ -87,7 +87,7 @@ test('doctor finds the binary and a device', async () => {
   const diagnosis = JSON.parse(stdout) as { polylm: { binary: string }; devices: { kind: string; usable: boolean }[] }
   expect(diagnosis.polylm.binary).toBe('found')
   expect(diagnosis.devices).toContainEqual(expect.objectContaining({ kind: 'cpu', usable: true }))
-  expect((await polylm(['doctor'])).stdout).toMatch(/^binary +found/)
+  expect((await polylm(['doctor'])).stdout).toMatch(/^binary +found/m)
 })
 
 test('bench measures a tiny shape and draws it', async () => {
@@ -116,7 +116,8 @@ test('score: a document, lines, and continuations, in the order of the input', a
   expect(perplexity).toBeCloseTo(Math.exp(-logprob / count), 6)
   expect(document.stderr).toContain('perplexity')
   const byLine = await polylm(['score', '--demo', '-', '--by-line', '--prefix-token', 'eos'], { input: 'Rome\n\nParis\n' })
-  expect(jsonLines(byLine.stdout).map(({ index }) => index)).toEqual([0, 1])
+  expect(jsonLines(byLine.stdout).map(({ index, count: scored }) => [index, Number(scored) > 0]))
+    .toEqual([[0, true], [1, false], [2, true]])
   const pairs = [
     { id: 'right', context: 'Beijing is the', continuation: ' capital' },
     { id: 'wrong', context: 'Beijing is the', continuation: ' zebra' }, 'Rome is the',
@@ -134,7 +135,7 @@ test('score: a document, lines, and continuations, in the order of the input', a
 
 test('score refuses what it does not understand, before it loads anything', async () => {
   const { status, stderr } = await polylm(['score', '--demo', '-', '--format', 'jsonl'], { input: '"a"\n{"contxt":"a"}\n' })
-  expect([status, stderr]).toEqual([2, expect.stringContaining('-:2 is neither text') as string])
+  expect([status, stderr]).toEqual([2, expect.stringContaining('standard input:2 is neither text') as string])
 })
 
 test('a reader that goes away ends the program quietly', async () => {

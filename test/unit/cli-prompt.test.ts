@@ -18,13 +18,13 @@ test.each<[unknown, unknown]>([
     { prompt: { messages: [{ role: 'user', content: 'a' }], template: 'multialpaca' }, options: {}, id: undefined },
   ],
 ])('%j', (value, line) => {
-  expect(inputLine(value, 'in:1', undefined)).toEqual(line)
+  expect(inputLine(value, 'in:1', {})).toEqual(line)
 })
 
 test('the template of the command line holds for lines without their own', () => {
-  expect(inputLine('a', 'in:1', 'assistant').prompt)
+  expect(inputLine('a', 'in:1', { template: 'assistant' }).prompt)
     .toEqual({ messages: [{ role: 'user', content: 'a' }], template: 'assistant' })
-  expect(inputLine({ prompt: 'a', template: 'none' }, 'in:1', 'assistant').prompt)
+  expect(inputLine({ prompt: 'a', template: 'none' }, 'in:1', { template: 'assistant' }).prompt)
     .toEqual({ messages: [{ role: 'user', content: 'a' }], template: 'none' })
 })
 
@@ -32,8 +32,8 @@ test.each<[unknown, RegExp]>([
   [7, /neither a JSON string nor an object/], [null, /neither/], [['a'], /neither/],
   [{}, /exactly one of prompt, tokens and messages/], [{ prompt: 'a', tokens: [1] }, /exactly one/],
   [{ prompt: 7 }, /prompt must be text/], [{ tokens: 'a' }, /tokens must be a list/],
-  [{ prompt: 'a', maxTokens: 3 }, /unknown key 'maxTokens'/], [{ prompt: 'a', options: 3 }, /options must be an object/],
+  [{ prompt: 'a', maxTokens: 3 }, /unknown key "maxTokens"/], [{ prompt: 'a', options: 3 }, /options must be an object/],
   [{ messages: [{ role: 'tool', content: 'a' }] }, /must hold a list/], [{ prompt: 'a', template: 'x' }, /template must be/],
 ])('%j is refused', (value, message) => {
-  expect(() => inputLine(value, 'in.jsonl:1', undefined)).toThrow(message)
+  expect(() => inputLine(value, 'in.jsonl:1', {})).toThrow(message)
 })
