@@ -111,8 +111,9 @@ export async function sniffFormat(file: CheckpointFile): Promise<'safetensors' |
   // An entry, or the end records of an archive without any.
   if (/^PK(?:\x03\x04|\x05\x06|\x06\x06)/.test(text)) return 'torch'
   // A header length is little-endian; one with '{' right behind it is one, however wrong.
-  if (text[8] === '{' || start.readBigUInt64LE(0) < plausibleLength) return 'safetensors'
+  if (text[8] === '{') return 'safetensors'
   const mistaken = mistakenFor(start, size, path)
+  if (mistaken === undefined && start.readBigUInt64LE(0) < plausibleLength) return 'safetensors'
   const what = mistaken?.what ?? 'is neither a safetensors file nor a PyTorch archive'
   throw new PolyLMError('FORMAT_UNKNOWN', `${quotePath(path)} ${what}`, {
     file: path,
