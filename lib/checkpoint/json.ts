@@ -184,7 +184,8 @@ class Parser {
     this.#shown = shown
     this.#options = options
     if (bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf) {
-      if (options.allowBom !== true && options.python === undefined) throw this.#error('JSON_SYNTAX', 'a byte order mark')
+      if (options.allowBom !== true && options.python === undefined)
+        throw this.#error('JSON_SYNTAX', 'a byte order mark')
       this.#at = 3
     }
   }

@@ -12,7 +12,7 @@ import { safetensors, tinyHeader } from '../malformed/safetensors-cases.js'
 import { modelFile, smallPieces } from '../malformed/sentencepiece-writer.js'
 
 const page = readFileSync(join(__dirname, '../../docs/checkpoints.md'), 'utf8')
-const rows = [...page.matchAll(/^\| `(\w+\.json)` \| ([^|]*) \| ([^|]*) \|$/gm)].map(([, file = '', checked = '', warned = '']) => {
+const rows = [...page.matchAll(/^\| `(\w+\.json)` \|([^|]*)\|([^|]*)\|$/gm)].map(([, file = '', checked = '', warned = '']) => {
   const names = (cell: string): string[] => [...cell.matchAll(/`([a-z_]+)`/g)].map(([, name = '']) => name)
   return { file, checked: names(checked), warned: names(warned) }
 })
