@@ -227,6 +227,7 @@ function finish(
       vocabSize: config.vocabSize,
       contextSize,
       hasTokenizer: tokenizer !== null,
+      hasTokensBeyond: tokenizer !== null && tokenizer.vocabSize > config.vocabSize,
       control: text => tokenizer?.controlId(text),
     },
     options: {

@@ -280,7 +280,8 @@ export function addedTokenRows(
     rows.push({ content, id, special: false, additional: false, ...rules })
   }
   const warnings = given.length === 0 ? [] : [
-    `no file gives the special token ${shown(given)}: it is that id as in Hugging Face, after all others`,
+    `the special token ${shown(given)} is neither a piece nor an added token of the tokenizer's files; ` +
+    'it got the next free id, as in Hugging Face',
   ]
   return { rows, warnings }
 }

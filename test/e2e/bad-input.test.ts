@@ -211,6 +211,10 @@ describe('loading', () => {
       expect(await failure(model.score(text))).toMatchObject({ code: 'INVALID_PROMPT' })
       expect(await failure(model.generate('a', { maxTokens: 1, allow: { choices: ['[PAD]'] } }))).toMatchObject({ code: 'INVALID_OPTION' })
       expect((await model.generate(text, { maxTokens: 1, parseSpecial: false })).outputs).toHaveLength(1)
+      const session = model.createSession({ template: 'none' })
+      expect(await failure(session.append(text))).toMatchObject({ code: 'INVALID_PROMPT', reason: 'token out of range' })
+      await session.append('a b')
+      expect((await session.send('c', { maxTokens: 1 })).outputs).toHaveLength(1)
       expect(model.stats().state).toBe('ready')
     } finally {
       await model.dispose()
