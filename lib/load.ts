@@ -212,7 +212,10 @@ function finish(
   const { config } = source
   const stopTokenIds = source.stopTokenIds(tokenizer)
   const before = engine.native.stats()
-  const info = toInfo(source, weights, stopTokenIds, contextSize, before.kvTokensTotal)
+  const warnings = [...source.warnings, ...(tokenizer?.warnings ?? [])]
+  const info = toInfo({ ...source, warnings }, weights, stopTokenIds, contextSize, before.kvTokensTotal)
+  // Of special tokens, those that the model has.
+  const prefixes = [tokenizer?.specialTokens.bos?.id, tokenizer?.specialTokens.eos?.id, config.bosTokenId]
   for (const warning of info.warnings) checked.logger?.('warn', warning, {})
   checked.logger?.('info', `loaded on ${info.device.name}`, { parameters: info.parameters, ...info.device })
   const core: Core = {
@@ -220,12 +223,12 @@ function finish(
     contextSize,
     maxSequences: checked.maxSequences,
     weightsFingerprint: info.weightsFingerprint,
-    prefixToken: tokenizer?.specialTokens.bos?.id ?? tokenizer?.specialTokens.eos?.id ??
-      config.bosTokenId ?? stopTokenIds[0],
+    prefixToken: prefixes.find(id => typeof id === 'number' && id < config.vocabSize) ?? stopTokenIds[0],
     prompts: {
       vocabSize: config.vocabSize,
       contextSize,
       hasTokenizer: tokenizer !== null,
+      hasTokensBeyond: tokenizer !== null && tokenizer.vocabSize > config.vocabSize,
       control: text => tokenizer?.controlId(text),
     },
     options: {

@@ -22,6 +22,8 @@ export interface PromptContext {
   readonly vocabSize: number
   readonly contextSize: number
   readonly hasTokenizer: boolean
+  /** The tokenizer has added tokens with ids that the model does not have. */
+  readonly hasTokensBeyond?: boolean | undefined
   readonly control: ControlLookup
 }
 

@@ -270,6 +270,7 @@ class Conversation implements Session {
 
   async #plainEntry(message: unknown, rules: PromptRules): Promise<Entry> {
     const parts = promptParts(message, this.#core.prompts, rules)
+    if (this.#core.prompts.hasTokensBeyond === true) await this.#checkTokens(parts)
     return entryOf('user', typeof message === 'string' ? message : await this.#textOf(parts), parts)
   }
 
@@ -287,6 +288,16 @@ class Conversation implements Session {
     const asks = typeof template === 'function' || all.at(-1)?.role === 'user'
     this.#render(asks ? all : [...all, { role: 'user', content: '' }], rules)
     return more.map(({ role, content }) => entryOf(role, content))
+  }
+
+  // An id that the model does not have would make every later turn fail.
+  async #checkTokens(parts: readonly NativePart[]): Promise<void> {
+    const { vocabSize } = this.#core.prompts
+    const request = { kind: 1, prompt: parts, addSpecialTokens: false } as const
+    const ids = await fromCore(() => this.#core.engine.native.tokenize(request))
+    const id = ids.find(found => found >= vocabSize)
+    if (id === undefined) return
+    throw invalidPrompt('token out of range', `the text has the token ${id}, expected 0 to ${vocabSize - 1}`)
   }
 
   async #textOf(parts: readonly NativePart[]): Promise<string> {

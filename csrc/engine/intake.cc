@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "platform/checked.h"
@@ -73,7 +74,16 @@ std::vector<int32_t> join_prompt(const Request& request, const Tokenizer* tokeni
                                            .parse_special = parts[0].parse_special});
 }
 
-void check_ids(const std::vector<int32_t>& ids, const IntakeLimits& limits) {
+// A tokenizer may have added tokens that the model has no row for.
+std::string beyond_hint(const Tokenizer* tokenizer, int32_t id) {
+  const std::string_view piece = tokenizer == nullptr ? "" : tokenizer->piece(id);
+  if (piece.empty()) return "";
+  return "it is the tokenizer's token " + quoted(piece) +
+         ", which the model does not have; with parseSpecial false it is read as ordinary text";
+}
+
+void check_ids(const std::vector<int32_t>& ids, const IntakeLimits& limits,
+               const Tokenizer* tokenizer) {
   if (ids.empty()) {
     invalid_prompt("empty", "the prompt has no tokens",
                    "without a bos token an empty text cannot be continued");
@@ -83,7 +93,8 @@ void check_ids(const std::vector<int32_t>& ids, const IntakeLimits& limits) {
     fail(Code::kInvalidPrompt,
          "token " + std::to_string(i) + " of the prompt is " + std::to_string(ids[i]) +
              ", expected 0 to " + std::to_string(limits.vocab_size - 1),
-         "", {{"reason", std::string("token out of range")}, {"index", static_cast<int64_t>(i)}});
+         beyond_hint(tokenizer, ids[i]),
+         {{"reason", std::string("token out of range")}, {"index", static_cast<int64_t>(i)}});
   }
 }
 
@@ -189,7 +200,7 @@ Work prepare_request(Request request, const IntakeLimits& limits, const Tokenize
   Work work;
   check_text_size(request.prompt, limits);
   work.ids = join_prompt(request, tokenizer);
-  check_ids(work.ids, limits);
+  check_ids(work.ids, limits, tokenizer);
   work.request = std::move(request);
   work.request.prompt = {};
   switch (work.request.kind) {

@@ -1,13 +1,14 @@
 // config.ts: config.json in every form PolyLM was published in, as one validated record. The model
 // is told by `model_type` alone: the published files name two classes (`architectures`) for the
-// same network, and `auto_map` points at code, which is never looked at. Unknown keys are ignored,
-// since Hugging Face adds some every month.
+// same network, and `auto_map` points at code, which is never looked at. What the forward pass uses
+// is checked; what nothing depends on becomes a warning (the table is in docs/checkpoints.md).
+// Unknown keys are ignored, since Hugging Face adds some every month.
 
 import { join } from 'node:path'
 
 import { PolyLMError, type ErrorCode } from '../errors.js'
 import { readGenerationSettings } from './generation-config.js'
-import { JsonNumber } from './json-number.js'
+import { isTokenId, JsonNumber, toBoolean, toInteger } from './json-number.js'
 import { isJsonArray, isJsonObject, readJsonFile, type JsonObject, type JsonValue } from './json.js'
 import {
   headSizeStep,
@@ -31,8 +32,26 @@ const activations: ReadonlyMap<string, ModelConfig['activation']> = new Map([
   ['gelu_new', 'gelu_tanh'],
   ['gelu_fast', 'gelu_tanh'],
   ['gelu_pytorch_tanh', 'gelu_tanh'],
+  ['gelu_python_tanh', 'gelu_tanh'],
+  ['gelu_accurate', 'gelu_tanh'],
   ['gelu', 'gelu_erf'],
+  ['gelu_python', 'gelu_erf'],
 ] as const)
+// `attribute_map` of Hugging Face's GPT2Config: the general name of a size. Where a file has both
+// names, the general one counts, as there.
+const aliases: ReadonlyMap<string, string> = new Map([
+  ['n_embd', 'hidden_size'],
+  ['n_positions', 'max_position_embeddings'],
+  ['n_head', 'num_attention_heads'],
+  ['n_layer', 'num_hidden_layers'],
+])
+const classes: ReadonlySet<string> = new Set([
+  'GPT2LMHeadModel',
+  'GPT2Model',
+  'GPT2DoubleHeadsModel',
+  'PolyLMHeadModel',
+  'PolyLMModel',
+])
 const dtypes: ReadonlySet<string> = new Set(['float32', 'float16', 'bfloat16', 'float64'])
 /** What Hugging Face's GPT2Config takes for an absent `eos_token_id`. */
 const absentEos = 50_256
@@ -62,7 +81,8 @@ export async function readConfigWithWarnings(
   signal?: AbortSignal | undefined,
 ): Promise<ConfigResult> {
   const path = join(dir, 'config.json')
-  const root = await readJsonFile(path, { maxBytes: maxConfigBytes, allowBom: true, signal })
+  const warnings: string[] = []
+  const root = await readJsonFile(path, { maxBytes: maxConfigBytes, python: { warnings }, signal })
   if (!isJsonObject(root)) {
     throw new PolyLMError(
       'JSON_SYNTAX',
@@ -70,13 +90,15 @@ export async function readConfigWithWarnings(
       { file: path },
     )
   }
-  return parseConfig(root, path)
+  const parsed = parseConfig(root, path)
+  return { config: parsed.config, warnings: [...warnings, ...parsed.warnings] }
 }
 
 /** Checks the content of a config.json; `path` is named in errors. */
 export function parseConfig(root: JsonObject, path: string): ConfigResult {
   const reader = new Reader(root, path)
   checkFamily(reader)
+  reader.warnAboutAliases()
   const layers = reader.count('n_layer', maxLayers)
   const heads = reader.count('n_head', maxHeads)
   const hiddenSize = reader.count('n_embd', maxHiddenSize)
@@ -104,9 +126,10 @@ export function parseConfig(root: JsonObject, path: string): ConfigResult {
     eosTokenIds: readEos(reader, vocabSize),
     padTokenId: reader.looseToken('pad_token_id', vocabSize),
     dtype: readDtype(reader),
-    raw: readGenerationSettings(root, path),
+    raw: readGenerationSettings(root, vocabSize, reader.warnings),
   }
   checkUnsupported(reader)
+  warnAboutClasses(reader)
   return { config, warnings: reader.warnings }
 }
 
@@ -133,7 +156,7 @@ function checkHeads(reader: Reader, hiddenSize: number, heads: number): void {
     throw reader.fail(
       'CONFIG_CONFLICT',
       'n_head',
-      `n_embd ${hiddenSize} is not a multiple of n_head ${heads}`,
+      `${reader.name('n_embd')} ${hiddenSize} is not a multiple of ${reader.name('n_head')} ${heads}`,
     )
   }
   const size = hiddenSize / heads
@@ -177,31 +200,37 @@ function readActivation(reader: Reader): ModelConfig['activation'] {
   return activation
 }
 
+// The ids that end a text. One that no token has can never match, so it changes nothing.
 function readEos(reader: Reader, vocabSize: number): readonly number[] {
   const key = 'eos_token_id'
   if (!reader.present(key) && absentEos < vocabSize) {
-    reader.warnings.push(
-      `config.json has no eos_token_id; ${absentEos} is taken, as Hugging Face does`,
-    )
+    reader.warn(`it has no eos_token_id; ${absentEos} is taken, as Hugging Face does`)
     return [absentEos]
   }
   const value = reader.get(key)
   if (value === undefined) return []
-  const ids = isJsonArray(value) ? value : [value]
-  return [...new Set(ids.map(id => reader.token(key, id, vocabSize)))]
+  const given = isJsonArray(value) ? value : [value]
+  for (const id of given) {
+    if (isJsonNumber(id)) continue
+    throw reader.fail('CONFIG_TYPE', key, `${key} is ${describe(id)}, expected an integer`)
+  }
+  const ids = given.filter(id => isTokenId(id, vocabSize)).map(id => Number(toInteger(id)))
+  if (ids.length < given.length) {
+    const odd = given.find(id => !isTokenId(id, vocabSize))
+    reader.warn(`${key} ${describe(odd)} is outside the vocabulary and never ends a text`)
+  }
+  return [...new Set(ids)]
 }
 
+// What the file says of the weights' type; the weights themselves decide.
 function readDtype(reader: Reader): string | null {
-  // Newer versions of Hugging Face write `dtype` for `torch_dtype`.
-  const key = reader.has('torch_dtype') ? 'torch_dtype' : 'dtype'
+  const key = reader.has('dtype') ? 'dtype' : 'torch_dtype'
   const value = reader.get(key)
   if (value === undefined) return null
-  if (typeof value !== 'string')
-    throw reader.fail('CONFIG_TYPE', key, `${key} is ${describe(value)}, expected a string`)
-  const name = value.replace(/^torch\./, '')
-  if (name === 'auto') return null
-  if (!dtypes.has(name)) throw reader.unsupported(key, value, [...dtypes])
-  return name
+  const name = typeof value === 'string' ? value.replace(/^torch\./, '') : ''
+  if (dtypes.has(name)) return name
+  if (name !== 'auto') reader.warn(`${key} ${describe(value)} is ignored: the weights say their type`)
+  return null
 }
 
 function checkUnsupported(reader: Reader): void {
@@ -209,8 +238,11 @@ function checkUnsupported(reader: Reader): void {
     if (reader.flag(key, false))
       throw reader.fail('CONFIG_UNSUPPORTED', key, `${key} is true, expected false`)
   }
-  // Only the arithmetic's precision depends on it, and ours accumulates in fp32 anyway.
-  reader.flag('reorder_and_upcast_attn', false)
+  const pruned = reader.get('pruned_heads')
+  if (isJsonObject(pruned) && pruned.size > 0) {
+    const text = 'pruned_heads names attention heads that were removed, expected none'
+    throw reader.fail('CONFIG_UNSUPPORTED', 'pruned_heads', text, 'use the original checkpoint')
+  }
   const quantization = reader.get('quantization_config')
   if (quantization !== undefined) {
     const method = isJsonObject(quantization)
@@ -225,6 +257,20 @@ function checkUnsupported(reader: Reader): void {
   }
 }
 
+function warnAboutClasses(reader: Reader): void {
+  const named = reader.get('architectures')
+  const names = isJsonArray(named) ? named : []
+  if (names.length > 0 && !names.some(name => typeof name === 'string' && classes.has(name))) {
+    reader.warn(`architectures names ${describe(names[0])}; it is read as GPT2LMHeadModel`)
+  }
+  if (reader.has('auto_map')) {
+    reader.warn('auto_map names Python code, which is not run; the model is read as "gpt2"')
+  }
+}
+
+const isJsonNumber = (value: JsonValue): boolean =>
+  typeof value === 'number' || typeof value === 'bigint' || value instanceof JsonNumber
+
 // Reads members of config.json with checks; null counts as absent, as in Hugging Face.
 class Reader {
   readonly warnings: string[] = []
@@ -237,7 +283,30 @@ class Reader {
   }
 
   get(key: string): JsonValue | undefined {
-    return this.#root.get(key) ?? undefined
+    return this.#root.get(this.name(key)) ?? undefined
+  }
+
+  // The name under which the file gives `key`.
+  name(key: string): string {
+    const alias = aliases.get(key)
+    return alias !== undefined && (this.#root.get(alias) ?? null) !== null ? alias : key
+  }
+
+  warn(text: string): void {
+    this.warnings.push(`config.json: ${text}`)
+  }
+
+  warnAboutAliases(): void {
+    for (const [key, alias] of aliases) {
+      const own = this.#root.get(key) ?? undefined
+      if (this.name(key) === key || own === undefined) continue
+      const general = this.get(key)
+      if (toInteger(own) === toInteger(general)) continue
+      this.warn(
+        `${alias} is ${describe(general)} and ${key} is ${describe(own)}; ` +
+          `${alias} counts, as in Hugging Face`,
+      )
+    }
   }
 
   has(key: string): boolean {
@@ -268,19 +337,23 @@ class Reader {
 
   // An integer from 1 to `max`.
   count(key: string, max: number): number {
+    const name = this.name(key)
     const value = this.get(key)
     if (value === undefined)
-      throw this.fail('CONFIG_MISSING', key, `it has no ${key}, expected an integer from 1`)
-    const number = this.#integer(key, value)
+      throw this.fail('CONFIG_MISSING', name, `it has no ${name}, expected an integer from 1`)
+    const number = toInteger(value)
+    if (number === undefined)
+      throw this.fail('CONFIG_TYPE', name, `${name} is ${describe(value)}, expected an integer`)
     if (number < 1 || number > max) {
-      throw this.fail('CONFIG_RANGE', key, `${key} is ${describe(value)}, expected 1 to ${max}`)
+      throw this.fail('CONFIG_RANGE', name, `${name} is ${describe(value)}, expected 1 to ${max}`)
     }
     return Number(number)
   }
 
   flag(key: string, absent: boolean): boolean {
     const value = this.get(key) ?? absent
-    if (typeof value === 'boolean') return value
+    const flag = toBoolean(value)
+    if (flag !== undefined) return flag
     throw this.fail('CONFIG_TYPE', key, `${key} is ${describe(value)}, expected true or false`)
   }
 
@@ -298,31 +371,13 @@ class Reader {
     )
   }
 
-  token(key: string, value: JsonValue, vocabSize: number): number {
-    const id = this.#integer(key, value)
-    if (id >= 0 && id < vocabSize) return Number(id)
-    throw this.fail(
-      'CONFIG_RANGE',
-      key,
-      `${key} is ${describe(value)}, expected 0 to ${vocabSize - 1}`,
-    )
-  }
-
-  // A token id that nothing depends on: checkpoints carry leftovers such as -1 or one past the
-  // vocabulary.
+  // A token id that decoding does not depend on: checkpoints carry leftovers such as -1, or one
+  // past the vocabulary.
   looseToken(key: string, vocabSize: number): number | null {
     const value = this.get(key)
     if (value === undefined) return null
-    const id = this.#integer(key, value)
-    if (id >= 0 && id < vocabSize) return Number(id)
-    this.warnings.push(
-      `config.json: ${key} ${describe(value)} is outside the vocabulary and is ignored`,
-    )
+    if (isTokenId(value, vocabSize)) return Number(toInteger(value))
+    this.warn(`${key} ${describe(value)} is no token of the vocabulary and is ignored`)
     return null
-  }
-
-  #integer(key: string, value: JsonValue): number | bigint {
-    if (typeof value === 'number' || typeof value === 'bigint') return value
-    throw this.fail('CONFIG_TYPE', key, `${key} is ${describe(value)}, expected an integer`)
   }
 }

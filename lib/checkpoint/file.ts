@@ -3,7 +3,7 @@
 // which must neither block nor deliver without end.
 
 import { constants } from 'node:fs'
-import { open, type FileHandle } from 'node:fs/promises'
+import { lstat, open, type FileHandle } from 'node:fs/promises'
 import { resolve } from 'node:path'
 
 import { PolyLMError } from '../errors.js'
@@ -32,9 +32,11 @@ export class CheckpointFile {
    */
   static async open(path: string): Promise<CheckpointFile> {
     const absolute = resolve(path)
-    const handle = await open(absolute, constants.O_RDONLY | nonBlocking).catch((e: unknown) => {
-      throw fileError(absolute, e)
-    })
+    const handle = await open(absolute, constants.O_RDONLY | nonBlocking).catch(
+      async (e: unknown) => {
+        throw (await brokenLink(absolute, e)) ?? fileError(absolute, e)
+      },
+    )
     try {
       const stat = await handle.stat({ bigint: true })
       if (!stat.isFile()) {
@@ -106,6 +108,24 @@ export async function withFile<T>(
   } finally {
     await file.close()
   }
+}
+
+/** True when there is something of this name, be it a link to nowhere: an interrupted download. */
+export async function isThere(path: string): Promise<boolean> {
+  return await lstat(path).then(
+    () => true,
+    () => false,
+  )
+}
+
+async function brokenLink(path: string, cause: unknown): Promise<PolyLMError | undefined> {
+  const { code } = cause as { readonly code?: unknown }
+  if (code !== 'ENOENT' || !(await isThere(path))) return undefined
+  return new PolyLMError('FILE_NOT_FOUND', `${quotePath(path)} is a link to a missing file`, {
+    file: path,
+    cause,
+    hint: 'the download is incomplete, or the link was copied without its file: download it again',
+  })
 }
 
 // By members, not by class: the error may come from another realm.

@@ -1,12 +1,14 @@
 // generation-config.ts: generation settings of a checkpoint, from generation_config.json or, in
 // older checkpoints, from config.json itself. They are handed on under Hugging Face's names; what
 // they mean is decided where options are read. Null is absent, names that are not known are
-// dropped.
+// dropped, and so is, with a warning, what is of the wrong type: nothing here is applied unasked but
+// the ids that end a text.
 
 import { join } from 'node:path'
 
-import { isPolyLMError, PolyLMError } from '../errors.js'
-import { JsonNumber } from './json-number.js'
+import { PolyLMError } from '../errors.js'
+import { isThere } from './file.js'
+import { isTokenId, JsonNumber, toBoolean, toInteger } from './json-number.js'
 import { isJsonArray, isJsonObject, readJsonFile, type JsonObject, type JsonValue } from './json.js'
 import { maxConfigBytes } from './limits.js'
 import { describe, quotePath } from './text.js'
@@ -57,81 +59,118 @@ const modelKeys: ReadonlySet<string> = new Set([
   'use_cache',
 ])
 
+// Ids that change nothing when no token has them: they can neither be generated nor be suppressed.
+const idleKeys: ReadonlySet<string> = new Set([
+  'eos_token_id',
+  'bos_token_id',
+  'pad_token_id',
+  'suppress_tokens',
+  'begin_suppress_tokens',
+])
+const fileName = 'generation_config.json'
+
+/** Generation settings and what is odd about them. */
+export interface GenerationResult {
+  readonly config: GenerationConfig | null
+  readonly warnings: readonly string[]
+}
+
 /**
  * Reads `generation_config.json` of a model directory; null when there is none.
  *
- * @param vocabSize - its `eos_token_id` must lie below.
- * @throws PolyLMError a JSON code, or CONFIG_TYPE or CONFIG_RANGE with `key`.
+ * @throws PolyLMError a JSON code, or CONFIG_TYPE with `key` for an `eos_token_id` that is no number.
  */
 export async function readGenerationConfig(
   dir: string,
   vocabSize: number,
   signal?: AbortSignal | undefined,
-): Promise<GenerationConfig | null> {
-  const path = join(dir, 'generation_config.json')
-  let root: JsonValue
-  try {
-    root = await readJsonFile(path, { maxBytes: maxConfigBytes, allowBom: true, signal })
-  } catch (e) {
-    if (isPolyLMError(e, 'FILE_NOT_FOUND')) return null
-    throw e
-  }
+): Promise<GenerationResult> {
+  const path = join(dir, fileName)
+  const warnings: string[] = []
+  if (!(await isThere(path))) return { config: null, warnings }
+  const root = await readJsonFile(path, { maxBytes: maxConfigBytes, python: { warnings }, signal })
   if (!isJsonObject(root)) {
     const text = `${quotePath(path)}: found ${describe(root)}, expected an object`
     throw new PolyLMError('JSON_SYNTAX', text, { file: path })
   }
-  const config = collect(root, path, () => true)
-  const eos = [config['eos_token_id'] ?? []].flat(2)
-  const bad = eos.find(id => typeof id !== 'number' || id < 0 || id >= vocabSize)
-  if (bad === undefined) return config
-  const expected = `expected 0 to ${vocabSize - 1}`
-  const text = `${quotePath(path)}: eos_token_id is ${String(bad)}, ${expected}`
-  throw new PolyLMError('CONFIG_RANGE', text, { file: path, key: 'eos_token_id' })
+  const eos = root.get('eos_token_id') ?? []
+  const odd = (isJsonArray(eos) ? eos : [eos]).find(id => asNumber(id) === undefined)
+  if (odd !== undefined) {
+    const text = `${quotePath(path)}: eos_token_id is ${describe(odd)}, expected an integer`
+    throw new PolyLMError('CONFIG_TYPE', text, { file: path, key: 'eos_token_id' })
+  }
+  const warn = (text: string): void => void warnings.push(`${fileName}: ${text}`)
+  return { config: collect(root, vocabSize, () => true, warn), warnings }
 }
 
-/** The generation settings among the members of config.json. */
-export function readGenerationSettings(root: JsonObject, path: string): GenerationConfig {
-  return collect(root, path, key => !modelKeys.has(key))
+/** The generation settings among the members of config.json; adds to `warnings`. */
+export function readGenerationSettings(
+  root: JsonObject,
+  vocabSize: number,
+  warnings: string[],
+): GenerationConfig {
+  const warn = (text: string): void => void warnings.push(`config.json: ${text}`)
+  return collect(root, vocabSize, key => !modelKeys.has(key), warn)
 }
 
 function collect(
   root: JsonObject,
-  path: string,
+  vocabSize: number,
   wanted: (key: string) => boolean,
+  warn: (text: string) => void,
 ): GenerationConfig {
   const found: Record<string, GenerationValue> = {}
   for (const [key, kind] of Object.entries(kinds)) {
     const value = root.get(key) ?? undefined
     if (value === undefined || !wanted(key)) continue
-    const converted = convert(value, kind)
-    if (converted === undefined) {
-      throw new PolyLMError(
-        'CONFIG_TYPE',
-        `${quotePath(path)}: ${key} is ${describe(value)}, expected ${kind}`,
-        { file: path, key },
-      )
-    }
-    found[key] = converted
+    const known = idleKeys.has(key) ? knownIds(key, value, vocabSize, warn) : value
+    if (known === undefined) continue
+    const converted = convert(known, kind)
+    if (converted === undefined) warn(`${key} is ${describe(value)}, expected ${kind}: it is ignored`)
+    else found[key] = converted
   }
   return Object.freeze(found)
+}
+
+// The value without ids that no token has; undefined when nothing is left of a single one.
+function knownIds(
+  key: string,
+  value: JsonValue,
+  vocabSize: number,
+  warn: (text: string) => void,
+): JsonValue | undefined {
+  const ids = isJsonArray(value) ? value : [value]
+  const isOdd = (id: JsonValue): boolean => asNumber(id) !== undefined && !isTokenId(id, vocabSize)
+  const odd = ids.find(isOdd)
+  if (odd === undefined) return value
+  warn(`${key} ${describe(odd)} is outside the vocabulary and has no effect`)
+  // No id at all is not the same as nothing said: the file does say that no token ends a text.
+  const isList = isJsonArray(value) || key === 'eos_token_id'
+  return isList ? ids.filter(id => !isOdd(id)) : undefined
+}
+
+function asNumber(value: JsonValue): number | undefined {
+  if (value instanceof JsonNumber) return value.value
+  return typeof value === 'number' || typeof value === 'bigint' ? Number(value) : undefined
+}
+
+function asInteger(value: JsonValue): number | undefined {
+  const integer = toInteger(value)
+  return integer === undefined ? undefined : Number(integer)
 }
 
 function convert(value: JsonValue, kind: Kind): GenerationValue | undefined {
   switch (kind) {
     case 'integer':
-      return typeof value === 'number' ? value : undefined
+      return asInteger(value)
     case 'number':
-      return value instanceof JsonNumber
-        ? value.value
-        : typeof value === 'number'
-          ? value
-          : undefined
+      return asNumber(value)
     case 'boolean':
-      return typeof value === 'boolean' ? value : undefined
+      return toBoolean(value)
     case 'boolean or string':
-      return typeof value === 'boolean' || typeof value === 'string' ? value : undefined
+      return typeof value === 'string' ? value : toBoolean(value)
     case 'ids':
-      return typeof value === 'number' ? value : toIds(value)
+      return asInteger(value) ?? toIds(value)
     case 'lists of ids':
       return toIdLists(value)
   }
@@ -139,7 +178,7 @@ function convert(value: JsonValue, kind: Kind): GenerationValue | undefined {
 
 function toIds(value: JsonValue): readonly number[] | undefined {
   if (!isJsonArray(value)) return undefined
-  const ids = value.filter(id => typeof id === 'number')
+  const ids = value.map(asInteger).filter(id => id !== undefined)
   return ids.length === value.length ? ids : undefined
 }
 

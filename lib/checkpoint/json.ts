@@ -1,8 +1,9 @@
 // json.ts: a strict JSON reader for files that others wrote. Unlike JSON.parse it refuses duplicate
 // keys, keeps exact integers apart from other numbers, bounds depth, size and the count of values,
-// checks UTF-8, and lets the event loop turn every few milliseconds. Objects become Maps: a key
-// such as `__proto__` is only a key. No recursion anywhere; the trap is any single step whose cost
-// grows with the file.
+// checks UTF-8, and lets the event loop turn every few milliseconds. Small files beside the weights
+// are read with `python`, as the json module of Python reads them. Objects become Maps: a key such
+// as `__proto__` is only a key. No recursion anywhere; the trap is any single step whose cost grows
+// with the file.
 
 import { isUtf8 } from 'node:buffer'
 
@@ -17,6 +18,7 @@ import {
   maxJsonValues,
 } from './limits.js'
 import { Slicer } from './slicer.js'
+import { mistakenFor, sniffBytes } from './sniff.js'
 import { quote, quotePath } from './text.js'
 
 /** A JSON object in file order. */
@@ -44,6 +46,12 @@ export interface JsonOptions {
    * kept: they come back as ''.
    */
   readonly opaque?: string | undefined
+  /**
+   * Read what Python's json module reads and JSON does not have: `NaN` and `Infinity`, numbers
+   * beyond all range, halves of surrogate pairs, a byte order mark in front, and of two equal keys
+   * the last, about which a line is added to `warnings`.
+   */
+  readonly python?: { readonly warnings: string[] } | undefined
   readonly signal?: AbortSignal | undefined
 }
 
@@ -93,6 +101,12 @@ export async function readJsonFile(path: string, options: JsonOptions): Promise<
       )
     }
     const bytes = await file.read(0, size, options.signal)
+    const mistaken = mistakenFor(bytes.subarray(0, sniffBytes), size, absolute)
+    if (mistaken !== undefined) {
+      const { what, hint } = mistaken
+      const text = `${quotePath(absolute)} ${what}`
+      throw new PolyLMError('JSON_SYNTAX', text, { file: absolute, hint })
+    }
     return await parseJson(bytes, { ...options, file: absolute })
   })
 }
@@ -113,6 +127,7 @@ async function checkUtf8(
       throw new PolyLMError('HEADER_UTF8', `${shown} is not UTF-8 text (after byte ${start})`, {
         file,
         offset: start,
+        hint: file === undefined ? undefined : 'download it again, or save it as UTF-8',
       })
     }
     start = end
@@ -125,6 +140,7 @@ type State =
 
 // Bytes between two looks at the clock.
 const stepBytes = 32 * 1024
+const endOfText = 'the end of the text'
 const quoteByte = 0x22
 const backslash = 0x5c
 const escapes: ReadonlyMap<number, string> = new Map(
@@ -161,13 +177,15 @@ class Parser {
   readonly #stack: Container[] = []
   readonly #keys: string[] = []
   #inOpaque = false
+  #duplicates = 0
 
   constructor(bytes: Uint8Array, shown: string, options: JsonOptions) {
     this.#bytes = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     this.#shown = shown
     this.#options = options
     if (bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf) {
-      if (options.allowBom !== true) throw this.#error('JSON_SYNTAX', 'a byte order mark')
+      if (options.allowBom !== true && options.python === undefined)
+        throw this.#error('JSON_SYNTAX', 'a byte order mark')
       this.#at = 3
     }
   }
@@ -186,7 +204,7 @@ class Parser {
       else this.#token(byte)
     }
     if (this.#at < bytes.length) return false
-    if (this.#state !== 'done') throw this.#error('JSON_SYNTAX', 'the end of the text')
+    if (this.#state !== 'done') throw this.#error('JSON_SYNTAX', endOfText)
     return true
   }
 
@@ -218,10 +236,17 @@ class Parser {
     if (byte === quoteByte) return this.#stringValue()
     if (byte === 0x7b) return this.#open(new Map(), 'first-key')
     if (byte === 0x5b) return this.#open([], 'first-item')
+    if (byte === 0x2d && this.#options.python !== undefined && this.#bytes[this.#at + 1] === 0x49) {
+      return this.#word('-Infinity', new JsonNumber('-Infinity'))
+    }
     if (byte === 0x2d || (byte >= 0x30 && byte <= 0x39)) return this.#finish(this.#number())
     if (byte === 0x74) return this.#word('true', true)
     if (byte === 0x66) return this.#word('false', false)
     if (byte === 0x6e) return this.#word('null', null)
+    if (this.#options.python !== undefined) {
+      if (byte === 0x4e) return this.#word('NaN', new JsonNumber('NaN'))
+      if (byte === 0x49) return this.#word('Infinity', new JsonNumber('Infinity'))
+    }
     throw this.#error('JSON_SYNTAX', this.#found(), 'a value')
   }
 
@@ -261,17 +286,20 @@ class Parser {
     const limit = this.#options.maxMembers ?? maxJsonMembers
     if (members.size >= limit)
       throw this.#error('LIMIT', `more than ${limit} members of one object`)
-    if (members.has(key)) {
-      throw this.#error(
-        'JSON_DUPLICATE',
-        `a key twice in one object: ${quote(key)}`,
-        undefined,
-        start,
-      )
-    }
+    if (members.has(key)) this.#duplicate(key, start)
     this.#keys[this.#keys.length - 1] = key
     if (this.#stack.length === 1) this.#inOpaque = key === this.#options.opaque
     this.#state = 'colon'
+  }
+
+  #duplicate(key: string, at: number): void {
+    const { python } = this.#options
+    if (python === undefined) {
+      const found = `a key twice in one object: ${quote(key)}`
+      throw this.#error('JSON_DUPLICATE', found, undefined, at)
+    }
+    if (++this.#duplicates > 1) return
+    python.warnings.push(`${this.#shown} has the key ${quote(key)} twice: the last one counts`)
   }
 
   // Puts a complete value where it belongs.
@@ -325,7 +353,7 @@ class Parser {
       const byte = bytes[this.#at]
       if (byte === quoteByte) break
       if (byte === undefined)
-        throw this.#error('JSON_SYNTAX', 'the end of the text', 'the end of a string')
+        throw this.#error('JSON_SYNTAX', endOfText, 'the end of a string')
       if (byte < 0x20) throw this.#error('JSON_SYNTAX', 'a control character in a string')
       if (this.#at - start >= maxJsonStringBytes) {
         throw this.#error('LIMIT', `a string of more than ${maxJsonStringBytes} bytes`)
@@ -361,8 +389,12 @@ class Parser {
       this.#bytes[this.#at + 6] === backslash && this.#bytes[this.#at + 7] === 0x75
         ? this.#hex(this.#at + 8)
         : 0
-    if (unit > 0xdbff || low < 0xdc00 || low > 0xdfff)
-      throw this.#error('JSON_SYNTAX', 'half a surrogate pair')
+    if (unit > 0xdbff || low < 0xdc00 || low > 0xdfff) {
+      if (this.#options.python === undefined)
+        throw this.#error('JSON_SYNTAX', 'half a surrogate pair')
+      this.#at += 6
+      return String.fromCharCode(unit)
+    }
     this.#at += 12
     return String.fromCharCode(unit, low)
   }
@@ -405,7 +437,7 @@ class Parser {
       throw this.#error('JSON_NUMBER', `the malformed number ${text.slice(0, 40)}`)
     }
     const value = Number(text)
-    if (!Number.isFinite(value))
+    if (!Number.isFinite(value) && this.#options.python === undefined)
       throw this.#error('JSON_NUMBER', `the number ${text.slice(0, 40)} beyond all range`)
     this.#at = end
     if (text === '-0' || !/^-?\d+$/.test(text)) return new JsonNumber(text)
@@ -431,6 +463,7 @@ class Parser {
     return new PolyLMError(code, `${this.#shown}: found ${found} at byte ${at}${wanted}`, {
       file: this.#options.file,
       offset: at,
+      hint: found === endOfText ? 'the file is incomplete: download it again' : undefined,
     })
   }
 }

@@ -2,14 +2,14 @@
 // every tensor lies. Only headers are read, so it is quick for 26 GB; the weights are read, and
 // every range checked again, by the core.
 
-import { lstat, stat } from 'node:fs/promises'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 
 import { PolyLMError } from '../errors.js'
 import { readConfigWithWarnings } from './config.js'
-import { CheckpointFile, withFile } from './file.js'
+import { isThere, withFile, type CheckpointFile } from './file.js'
 import { readGenerationConfig } from './generation-config.js'
 import { maxTensors } from './limits.js'
+import { checkModelDirectory, foreignWeights, missingConfig } from './model-directory.js'
 import { readSafetensors } from './safetensors.js'
 import { readShardIndex } from './shards.js'
 import { Slicer } from './slicer.js'
@@ -50,10 +50,10 @@ export async function openCheckpoint(
 ): Promise<Checkpoint> {
   const { signal } = options
   signal?.throwIfAborted()
-  const root = resolve(dir)
-  await checkDirectory(root, dir)
+  const root = await checkModelDirectory(dir)
+  if (!(await isThere(join(root, 'config.json')))) throw await missingConfig(root)
   const { config, warnings } = await readConfigWithWarnings(root, signal)
-  const generationConfig = await readGenerationConfig(root, config.vocabSize, signal)
+  const generation = await readGenerationConfig(root, config.vocabSize, signal)
   const collector = new Collector(signal)
   const weights = await findWeights(root)
   if (weights.isIndex) await readShards(root, weights.path, collector)
@@ -63,46 +63,19 @@ export async function openCheckpoint(
     dir: root,
     format: format ?? 'safetensors',
     config,
-    generationConfig,
+    generationConfig: generation.config,
     files,
     tensors,
     storages,
-    warnings: [...warnings, ...collector.warnings],
-  }
-}
-
-async function checkDirectory(root: string, given: string): Promise<void> {
-  const found = await stat(root).catch((e: unknown) => {
-    throw new PolyLMError(
-      'FILE_NOT_FOUND',
-      `the model directory ${quotePath(root)} does not exist or cannot be read`,
-      {
-        file: root,
-        cause: e,
-        hint: /^[\w.-]+\/[\w.-]+$/.test(given)
-          ? 'a model is a directory on this machine; names of models on a hub are not downloaded'
-          : undefined,
-      },
-    )
-  })
-  if (!found.isDirectory()) {
-    throw new PolyLMError('FILE_IO', `${quotePath(root)} is not a directory`, {
-      file: root,
-      hint: 'give the directory that holds config.json and the weights',
-    })
+    warnings: [...warnings, ...generation.warnings, ...collector.warnings],
   }
 }
 
 async function findWeights(root: string): Promise<{ path: string; isIndex: boolean }> {
   for (const { name, isIndex } of candidates) {
     const path = join(root, name)
-    // lstat: a link to nowhere is an interrupted download of the file that is meant, not its
-    // absence.
-    const there = await lstat(path).then(
-      () => true,
-      () => false,
-    )
-    if (there) return { path, isIndex }
+    // A link to nowhere is an interrupted download of the file that is meant, not its absence.
+    if (await isThere(path)) return { path, isIndex }
   }
   const names = candidates
     .filter(({ isIndex }) => !isIndex)
@@ -111,7 +84,12 @@ async function findWeights(root: string): Promise<{ path: string; isIndex: boole
   throw new PolyLMError(
     'FILE_NOT_FOUND',
     `${quotePath(root)} holds neither ${names}, nor an index of them`,
-    { file: root, hint: 'the weights are missing: download the model again, with its large files' },
+    {
+      file: root,
+      hint:
+        (await foreignWeights(root)) ??
+        'the weights are missing: download the model again, with its large files',
+    },
   )
 }
 

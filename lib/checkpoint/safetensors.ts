@@ -108,7 +108,7 @@ function checkHeaderLength(prefix: Buffer, path: string, size: number): number {
   const room = size - lengthBytes
   const shown = `${quotePath(path)}: the header length is ${length}`
   const hint = 'the file is damaged or incomplete: download it again'
-  if (length === 0n) throw problem('HEADER_SIZE', path, `${shown}, expected at least 2`)
+  if (length === 0n) throw problem('HEADER_SIZE', path, `${shown}, expected at least 2`, { hint })
   if (length > BigInt(maxHeaderBytes)) {
     throw problem('HEADER_SIZE', path, `${shown}, at most ${maxHeaderBytes} is allowed`, { hint })
   }

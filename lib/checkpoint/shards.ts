@@ -31,7 +31,7 @@ export async function readShardIndex(
   const slicer = new Slicer(signal)
   const fail = (code: ErrorCode, text: string): PolyLMError =>
     new PolyLMError(code, `${quotePath(path)}: ${text}`, { file: path })
-  const root = await readJsonFile(path, { maxBytes: maxIndexBytes, signal })
+  const root = await readJsonFile(path, { maxBytes: maxIndexBytes, allowBom: true, signal })
   if (!isJsonObject(root)) throw fail('JSON_SYNTAX', `found ${describe(root)}, expected an object`)
   const map = root.get('weight_map')
   if (!isJsonObject(map))

@@ -2,20 +2,22 @@
 // tokenizer_config.json asks for and is not implemented is refused, never ignored.
 
 import path from 'node:path'
-import { stat } from 'node:fs/promises'
 
 import { PolyLMError } from '../errors.js'
 import { fromCore, loadNative } from '../native.js'
 import type { Compat } from '../options.js'
+import { isThere } from '../checkpoint/file.js'
 import {
   isJsonObject, readJsonFile, type JsonObject, type JsonValue,
 } from '../checkpoint/json.js'
+import { toBoolean } from '../checkpoint/json-number.js'
+import { checkModelDirectory, elsewhere } from '../checkpoint/model-directory.js'
 import { Slicer } from '../checkpoint/slicer.js'
 import { describe, quote, quotePath } from '../checkpoint/text.js'
 import type { NativeTables, NativeTokenizer, NativeTokenizers } from './native-tokenizer.js'
 import { readSentencePieceModel, type SentencePieceModel } from './sentencepiece-model.js'
 import {
-  addedTokenRows, namedContents, namedTokens, type AddedTokenRow, type NamedTokens, type Role,
+  addedTokenRows, namedContents, namedTokens, shown, type AddedTokenRow, type NamedTokens, type Role,
   type TokenizerFiles,
 } from './special-tokens.js'
 
@@ -45,6 +47,8 @@ export interface LoadedFiles {
   readonly special: readonly SpecialToken[]
   /** All tokens that are cut out of a text first, special or not. */
   readonly added: readonly SpecialToken[]
+  /** What the files say and nothing depends on. */
+  readonly warnings: readonly string[]
 }
 
 /**
@@ -55,21 +59,28 @@ export interface LoadedFiles {
  */
 export async function loadTokenizerFiles(dir: string, load: TokenizerLoad): Promise<LoadedFiles> {
   const { signal } = load
-  await checkPresent(dir)
+  const root = await checkPresent(dir)
+  const warnings: string[] = []
+  const read = async (name: string): Promise<JsonObject | null> =>
+    await optionalObject(root, name, warnings, signal)
   const files: TokenizerFiles = {
-    config: await optionalObject(dir, 'tokenizer_config.json', signal),
-    specialTokensMap: await optionalObject(dir, 'special_tokens_map.json', signal),
-    addedTokens: await optionalObject(dir, 'added_tokens.json', signal),
+    config: await read('tokenizer_config.json'),
+    specialTokensMap: await read('special_tokens_map.json'),
+    addedTokens: await read('added_tokens.json'),
   }
-  const config = readConfig(files.config)
+  const config = readConfig(files.config, warnings)
   const modern = load.compat !== 'hf-4.31'
   const named = namedTokens(files, modern)
-  const model = await readSentencePieceModel(path.join(dir, 'tokenizer.model'), signal)
+  const model = await readSentencePieceModel(path.join(root, modelFile), signal)
   const idOf = await findPieces(model, namedContents(named), signal)
-  const added = addedTokenRows(named, modern, idOf)
-  checkAgainstModel(model, added, load.modelVocabSize)
+  const { rows: added, warnings: odd } = addedTokenRows(named, modern, idOf, model.types.length)
+  warnings.push(...named.warnings, ...odd)
   const roles = roleIds(named, added)
   const id = (role: Role): number => roles.get(role)?.id ?? -1
+  checkSize(model, load.modelVocabSize)
+  warnings.push(...beyondModel(added, load.modelVocabSize))
+  if (config.addBos) checkAdded('bos', id('bos'), load.modelVocabSize)
+  if (config.addEos) checkAdded('eos', id('eos'), load.modelVocabSize)
   const tables: NativeTables = {
     ...model,
     added,
@@ -88,45 +99,39 @@ export async function loadTokenizerFiles(dir: string, load: TokenizerLoad): Prom
   const native = await fromCore(() => loadNative<NativeTokenizers>().createTokenizer(tables))
   signal?.throwIfAborted()
   const special = added.filter(token => token.special)
-  return { native, roles, special: special.map(bare), added: added.map(bare) }
+  return { native, roles, special: special.map(bare), added: added.map(bare), warnings }
 }
 
 const bare = ({ id, content }: SpecialToken): SpecialToken => ({ id, content })
 
 const modelFile = 'tokenizer.model'
 
-async function checkPresent(dir: string): Promise<void> {
-  if (!(await exists(dir))) {
-    throw new PolyLMError('FILE_NOT_FOUND', `${quotePath(dir)} does not exist`, {
-      file: dir,
-      hint: `give the directory that holds ${modelFile}`,
-    })
-  }
-  if (await exists(path.join(dir, modelFile))) return
-  if (await exists(path.join(dir, 'tokenizer.json'))) {
+// The absolute path of a directory that holds a tokenizer.
+async function checkPresent(dir: string): Promise<string> {
+  const root = await checkModelDirectory(dir)
+  const file = path.join(root, modelFile)
+  if (await isThere(file)) return root
+  const hint = await elsewhere(root, modelFile)
+  if (hint === undefined && (await isThere(path.join(root, 'tokenizer.json')))) {
     throw new PolyLMError(
       'TOKENIZER_UNSUPPORTED',
-      `${quotePath(dir)} has a tokenizer.json but no ${modelFile}; only the latter is supported`,
-      { file: path.join(dir, 'tokenizer.json') },
+      `${quotePath(root)} has a tokenizer.json but no ${modelFile}; only the latter is supported`,
+      { file: path.join(root, 'tokenizer.json'), hint: `download ${modelFile} of the model` },
     )
   }
-  throw new PolyLMError('TOKENIZER_MISSING', `${quotePath(dir)} has no ${modelFile}`, {
-    file: path.join(dir, modelFile),
-    hint: 'looked for tokenizer.model (with tokenizer_config.json, special_tokens_map.json and ' +
+  throw new PolyLMError('TOKENIZER_MISSING', `${quotePath(root)} has no ${modelFile}`, {
+    file,
+    hint: hint ?? 'looked for tokenizer.model (with tokenizer_config.json, special_tokens_map.json and ' +
       'added_tokens.json beside it); download it, or use token ids',
   })
 }
 
-async function exists(file: string): Promise<boolean> {
-  return await stat(file).then(() => true, () => false)
-}
-
 async function optionalObject(
-  dir: string, name: string, signal: AbortSignal | undefined,
+  dir: string, name: string, warnings: string[], signal: AbortSignal | undefined,
 ): Promise<JsonObject | null> {
   const file = path.join(dir, name)
-  if (!(await exists(file))) return null
-  const value = await readJsonFile(file, { maxBytes: maxTokenizerJsonBytes, signal })
+  if (!(await isThere(file))) return null
+  const value = await readJsonFile(file, { maxBytes: maxTokenizerJsonBytes, python: { warnings }, signal })
   if (isJsonObject(value)) return value
   throw malformed(name, value, 'an object', file)
 }
@@ -140,15 +145,24 @@ interface Config {
 
 const tokenizerClasses: ReadonlySet<string> = new Set(['LlamaTokenizer', 'LlamaTokenizerFast'])
 
-function readConfig(config: JsonObject | null): Config {
+// Settings of sp_model_kwargs that change nothing while sampling is off.
+const idleKwargs: ReadonlySet<string> = new Set(['enable_sampling', 'nbest_size', 'alpha'])
+
+function readConfig(config: JsonObject | null, warnings: string[]): Config {
   const name = config?.get('tokenizer_class') ?? 'LlamaTokenizer'
   if (typeof name !== 'string' || !tokenizerClasses.has(name)) {
     throw unsupported(`tokenizer_class ${describe(name)}`, 'LlamaTokenizer')
   }
   const kwargs = config?.get('sp_model_kwargs')
-  if (isJsonObject(kwargs) && kwargs.size > 0) {
-    const keys = [...kwargs.keys()].map(key => quote(key)).join(', ')
-    throw unsupported(`sp_model_kwargs with ${keys}`, '{}')
+  if (isJsonObject(kwargs)) {
+    const sampling = flag(kwargs, 'enable_sampling', false)
+    const keys = [...kwargs.keys()].filter(key => sampling || !idleKwargs.has(key))
+    if (keys.length > 0) {
+      throw unsupported(`sp_model_kwargs with ${keys.map(key => quote(key)).join(', ')}`, '{}')
+    }
+  }
+  if ((config?.get('auto_map') ?? null) !== null) {
+    warnings.push('tokenizer_config.json: auto_map names Python code, which is not run')
   }
   for (const key of ['clean_up_tokenization_spaces', 'split_special_tokens']) {
     if (flag(config, key, false)) throw unsupported(`${key} true`, 'false')
@@ -165,7 +179,8 @@ function readConfig(config: JsonObject | null): Config {
 function flag(config: JsonObject | null, key: string, absent: boolean): boolean {
   const value = config?.get(key)
   if (value === undefined || value === null) return absent
-  if (typeof value === 'boolean') return value
+  const found = toBoolean(value)
+  if (found !== undefined) return found
   throw malformed(`tokenizer_config.json: ${key}`, value, 'true or false')
 }
 
@@ -190,23 +205,32 @@ async function findPieces(
   return found
 }
 
-function checkAgainstModel(
-  model: SentencePieceModel, added: readonly AddedTokenRow[], vocabSize: number | undefined,
-): void {
-  if (vocabSize === undefined) return
-  if (model.types.length > vocabSize) {
-    throw new PolyLMError(
-      'TOKENIZER_CONFLICT',
-      `the tokenizer has ${model.types.length} pieces, the model only ${vocabSize} tokens`,
-      { hint: 'tokenizer.model and config.json belong to different models' },
-    )
-  }
-  const beyond = added.find(token => token.id >= vocabSize)
-  if (beyond === undefined) return
+function checkSize(model: SentencePieceModel, vocabSize: number | undefined): void {
+  if (vocabSize === undefined || model.types.length <= vocabSize) return
+  throw new PolyLMError(
+    'TOKENIZER_CONFLICT',
+    `the tokenizer has ${model.types.length} pieces, the model only ${vocabSize} tokens`,
+    { hint: 'tokenizer.model and config.json belong to different models' },
+  )
+}
+
+// Added tokens that the model has no row for: it never generates them.
+function beyondModel(added: readonly AddedTokenRow[], vocabSize = Infinity): readonly string[] {
+  const beyond = added.filter(token => token.id >= vocabSize)
+  if (beyond.length === 0) return []
+  return [
+    `the added token ${shown(beyond)} is beyond the model's ${vocabSize} tokens: it is never ` +
+    'generated, and a prompt that contains it is refused',
+  ]
+}
+
+// A token that every text gets must be one of the model's.
+function checkAdded(role: Role, id: number, vocabSize = Infinity): void {
+  if (id < vocabSize) return
   throw new PolyLMError(
     'TOKENIZER_RANGE',
-    `the added token ${quote(beyond.content)} has id ${beyond.id}, ` +
-      `the model only ${vocabSize} tokens`,
+    `add_${role}_token is on, but the ${role} token has id ${id} and the model only ${vocabSize} tokens`,
+    { hint: `set add_${role}_token to false in tokenizer_config.json` },
   )
 }
 

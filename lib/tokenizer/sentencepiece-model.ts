@@ -5,6 +5,7 @@
 import { PolyLMError } from '../errors.js'
 import { withFile } from '../checkpoint/file.js'
 import { Slicer } from '../checkpoint/slicer.js'
+import { mistakenFor, sniffBytes, type Mistaken } from '../checkpoint/sniff.js'
 import { quotePath } from '../checkpoint/text.js'
 import { protoError, ProtoReader, wireBytes, wireFixed32, wireVarint } from './proto.js'
 
@@ -46,9 +47,19 @@ export async function readSentencePieceModel(
         { file: absolute },
       )
     }
-    return { bytes: await opened.read(0, size, signal), file: absolute }
+    const read = await opened.read(0, size, signal)
+    const mistaken = mistakenFor(read.subarray(0, sniffBytes), size, absolute) ?? isJson(read)
+    if (mistaken === undefined) return { bytes: read, file: absolute }
+    const { what, hint } = mistaken
+    const text = `${quotePath(absolute)} ${what}`
+    throw new PolyLMError('PROTO_FORMAT', text, { file: absolute, offset: 0, hint })
   })
   return await parseSentencePieceModel(bytes, { file, signal })
+}
+
+function isJson(bytes: Buffer): Mistaken | undefined {
+  if (!/^\s*\{\s*"/.test(bytes.toString('latin1', 0, sniffBytes))) return undefined
+  return { what: 'is JSON text', hint: 'tokenizer.model is the SentencePiece file: download that' }
 }
 
 /**

@@ -1,6 +1,7 @@
 // special-tokens.ts: which tokens are special or added, with which ids and white space rules, out
 // of tokenizer_config.json, special_tokens_map.json and added_tokens.json: the bookkeeping that
-// transformers 4.31 and 4.55 do differently. Reads no files and no text.
+// transformers 4.31 and 4.55 do differently. Reads no files and no text. Tokens that can never occur
+// are left out with a warning; where files contradict each other about one that can, they are refused.
 // Trap: in 4.31 a special token given as a plain string eats the white space on both its sides, one
 // given as an object does not.
 
@@ -8,6 +9,7 @@ import { PolyLMError } from '../errors.js'
 import {
   isJsonArray, isJsonObject, type JsonObject, type JsonValue,
 } from '../checkpoint/json.js'
+import { toInteger } from '../checkpoint/json-number.js'
 import { describe, quote } from '../checkpoint/text.js'
 
 /** The JSON files beside tokenizer.model; null where there is none. */
@@ -43,14 +45,21 @@ export type Role = (typeof roles)[number]
 /** All that the files say about tokens, ids still to be found for those in the vocabulary. */
 export interface NamedTokens {
   readonly roles: ReadonlyMap<Role, NamedToken>
-  /** Roles that no file names and that have LlamaTokenizer's default. */
-  readonly defaults: ReadonlySet<Role>
+  /** As additional_special_tokens lists them. */
   readonly additional: readonly NamedToken[]
+  /** Special tokens by other names, of extra_special_tokens. */
+  readonly extra: readonly NamedToken[]
   /** Added tokens with the id that a file gives them. */
   readonly added: readonly AddedNamed[]
   /** Ids that 4.31 would not find, of tokens that are added only if they are special. */
   readonly hints: readonly AddedNamed[]
+  /** Contents of added tokens that were left out: no text or no model can contain them. */
+  readonly unusable: ReadonlySet<string>
+  readonly warnings: readonly string[]
 }
+
+/** The core keeps ids below this. */
+const maxAddedIds = 2 ** 21
 
 type AddedNamed = NamedToken & { readonly id: number }
 
@@ -61,30 +70,36 @@ const llamaDefaults: ReadonlyMap<Role, string> = new Map([
 /** The tokens that the files name, by the rules of `modern` (4.34 and later) or of 4.31. */
 export function namedTokens(files: TokenizerFiles, modern: boolean): NamedTokens {
   const { config, addedTokens } = files
+  const warnings: string[] = []
+  const unusable = new Set<string>()
+  const usable = (tokens: readonly AddedNamed[]): readonly AddedNamed[] =>
+    usableTokens(tokens, unusable, warnings)
   const decoder = addedFromDecoder(config?.get('added_tokens_decoder'))
-  const inFile = addedFromFile(addedTokens)
   // Later versions read the two other files only where the config lists no added tokens; 4.31 does
   // not know that list.
   const listed = modern && decoder !== undefined
   const map = listed ? null : files.specialTokensMap
-  const added = listed ? decoder : inFile
+  const added = usable(listed ? decoder : addedFromFile(addedTokens))
   const found = new Map<Role, NamedToken>()
-  const defaults = new Set<Role>()
   for (const role of roles) {
     const key = `${role}_token`
-    const token = namedToken(map?.get(key), key) ?? wrapped(role, namedToken(config?.get(key), key))
+    const inMap = map?.get(key) ?? undefined
+    const inConfig = config?.get(key)
+    const token = inMap === undefined ? wrapped(role, namedToken(inConfig, key)) : namedToken(inMap, key)
     if (token !== undefined) {
       found.set(role, (listed && added.find(other => other.content === token.content)) || token)
-    } else if (config?.get(key) !== null) {
-      useDefault(role, found, defaults)
+    } else if (inMap === undefined && inConfig === undefined) {
+      useDefault(role, found)
     }
   }
-  const inConfig = tokenList(config?.get('additional_special_tokens'))
-  const more = map?.get('additional_special_tokens')
-  const additional =
-    more === undefined || more === null ? inConfig : mergeLists(inConfig, tokenList(more), modern)
-  const hints = modern ? [] : (decoder ?? [])
-  return { roles: found, defaults, additional, added: uniqueAdded(added), hints }
+  const inConfig = tokenList(config?.get('additional_special_tokens'), 'additional_special_tokens')
+  const more = map?.get('additional_special_tokens') ?? undefined
+  const additional = more === undefined
+    ? inConfig
+    : mergeLists(inConfig, tokenList(more, 'additional_special_tokens'), modern)
+  const extra = modern ? extraTokens(config?.get('extra_special_tokens')) : []
+  const hints = modern ? [] : usable(decoder ?? [])
+  return { roles: found, additional, extra, added: uniqueAdded(added), hints, unusable, warnings }
 }
 
 // LlamaTokenizer makes objects of these four when it is made; special_tokens_map.json comes later.
@@ -93,11 +108,9 @@ function wrapped(role: Role, token: NamedToken | undefined): NamedToken | undefi
   return token === undefined || !byClass ? token : { ...token, plain: false }
 }
 
-function useDefault(role: Role, found: Map<Role, NamedToken>, defaults: Set<Role>): void {
+function useDefault(role: Role, found: Map<Role, NamedToken>): void {
   const content = llamaDefaults.get(role)
-  if (content === undefined) return
-  found.set(role, { content, plain: false, lstrip: false, rstrip: false })
-  defaults.add(role)
+  if (content !== undefined) found.set(role, { content, plain: false, lstrip: false, rstrip: false })
 }
 
 // 4.31 replaces the list of the config, later versions append to it.
@@ -109,24 +122,31 @@ function mergeLists(
   return [...listed, ...more.filter(token => !known.has(token.content))]
 }
 
-function tokenList(value: JsonValue | undefined): readonly NamedToken[] {
+function tokenList(value: JsonValue | undefined, key: string): readonly NamedToken[] {
   if (value === undefined || value === null) return []
-  if (!isJsonArray(value)) throw malformed('additional_special_tokens', value, 'an array of tokens')
-  return value.map(item => {
-    const token = namedToken(item, 'additional_special_tokens')
-    if (token === undefined) throw malformed('additional_special_tokens', item, 'a token')
-    return token
+  if (!isJsonArray(value)) throw malformed(key, value, 'an array of tokens')
+  return value.flatMap(item => {
+    if (item === null) throw malformed(key, item, 'a token')
+    return namedToken(item, key) ?? []
   })
+}
+
+// Name to token since 4.46, a list in later versions.
+function extraTokens(value: JsonValue | undefined): readonly NamedToken[] {
+  const key = 'extra_special_tokens'
+  return tokenList(isJsonObject(value) ? [...value.values()] : value, key)
 }
 
 const plainToken = (content: string): NamedToken =>
   ({ content, plain: true, lstrip: false, rstrip: false })
 
-// A token as a string or an object; undefined when missing or null.
+// A token as a string or an object; undefined when missing, null or without text: an empty token is
+// never found in a text.
 function namedToken(value: JsonValue | undefined, key: string): NamedToken | undefined {
   if (value === undefined || value === null) return undefined
-  if (typeof value === 'string') return plainToken(value)
-  const content = isJsonObject(value) ? value.get('content') : undefined
+  if (typeof value === 'string') return value === '' ? undefined : plainToken(value)
+  const content = isJsonObject(value) ? (value.get('content') ?? '') : undefined
+  if (content === '') return undefined
   if (!isJsonObject(value) || typeof content !== 'string') {
     throw malformed(key, value, 'a string or an object with content')
   }
@@ -156,28 +176,43 @@ function addedFromDecoder(value: JsonValue | undefined): readonly AddedNamed[] |
   if (value === undefined || value === null) return undefined
   if (!isJsonObject(value)) throw malformed('added_tokens_decoder', value, 'an object')
   return [...value].map(([id, item]) => {
-    const token = namedToken(item, 'added_tokens_decoder')
-    if (token === undefined) throw malformed('added_tokens_decoder', item, 'a token')
+    if (!isJsonObject(item)) throw malformed('added_tokens_decoder', item, 'a token')
     if (!/^(?:0|-?[1-9]\d{0,18})$/.test(id)) throw malformed('added_tokens_decoder', id, 'an id')
-    return { ...token, id: checkedId(Number(id), token.content) }
+    const token = namedToken(item, 'added_tokens_decoder') ?? plainToken('')
+    return { ...token, id: Number(id) }
   })
 }
 
 function addedFromFile(file: JsonObject | null): readonly AddedNamed[] {
-  return [...(file ?? [])].map(([content, id]) => {
-    if (typeof id !== 'number' && typeof id !== 'bigint') {
-      throw malformed(`added_tokens.json: the id of ${quote(content)}`, id, 'an integer')
+  return [...(file ?? [])].map(([content, value]) => {
+    const id = toInteger(value)
+    if (id === undefined) {
+      throw malformed(`added_tokens.json: the id of ${quote(content)}`, value, 'an integer')
     }
-    return { ...plainToken(content), id: checkedId(Number(id), content) }
+    return { ...plainToken(content), id: Number(id) }
   })
 }
 
-function checkedId(id: number, content: string): number {
-  if (id >= 0 && id < 2 ** 31) return id
-  throw new PolyLMError(
-    'TOKENIZER_RANGE',
-    `the added token ${quote(content)} has id ${id}, expected 0 to ${2 ** 31 - 1}`,
-  )
+// Without the tokens that can never occur: no text contains them, or no model has their id.
+function usableTokens(
+  tokens: readonly AddedNamed[], unusable: Set<string>, warnings: string[],
+): readonly AddedNamed[] {
+  const isUsable = ({ content, id }: AddedNamed): boolean =>
+    id >= 0 && id < maxAddedIds && content !== '' && !/\p{Cs}/u.test(content)
+  const usable = tokens.filter(isUsable)
+  if (usable.length === tokens.length) return tokens
+  const odd = tokens.filter(token => !isUsable(token))
+  for (const { content } of odd) unusable.add(content)
+  warnings.push(`the added token ${shown(odd)} can never occur and is ignored`)
+  return usable
+}
+
+/** Some tokens for a warning: the first, and how many more. */
+export function shown(tokens: ReadonlyArray<{ content: string; id: number }>): string {
+  const [first] = tokens
+  if (first === undefined) return ''
+  const more = tokens.length > 1 ? ` (and ${tokens.length - 1} more)` : ''
+  return `${quote(first.content)} with id ${first.id}${more}`
 }
 
 function uniqueAdded(added: readonly AddedNamed[]): readonly AddedNamed[] {
@@ -197,37 +232,46 @@ function uniqueAdded(added: readonly AddedNamed[]): readonly AddedNamed[] {
 
 /** Contents that may be pieces of the vocabulary: {@link addedTokenRows} wants their ids. */
 export function namedContents(named: NamedTokens): Set<string> {
-  const tokens = [...named.roles.values(), ...named.additional, ...named.added]
-  return new Set(tokens.map(token => token.content))
+  const tokens = [...specialNames(named), ...named.added]
+  return new Set([...tokens.map(token => token.content), ...named.unusable])
+}
+
+const specialNames = (named: NamedTokens): readonly NamedToken[] =>
+  [...named.roles.values(), ...named.additional, ...named.extra]
+
+/** The rows for the core, and what is odd about them. */
+export interface AddedRows {
+  readonly rows: readonly AddedTokenRow[]
+  readonly warnings: readonly string[]
 }
 
 /**
- * The rows for the core: every token that is cut out of a text before SentencePiece sees it.
+ * The rows for the core: every token that is cut out of a text before SentencePiece sees it. A
+ * special token that nothing defines gets the next id after all others, as in Hugging Face.
  *
  * @param idOf - id of a piece of the vocabulary
- * @throws PolyLMError TOKENIZER_CONFLICT for a special token that a file names and nothing defines.
+ * @param pieces - size of the vocabulary
  */
 export function addedTokenRows(
-  named: NamedTokens, modern: boolean, idOf: ReadonlyMap<string, number>,
-): AddedTokenRow[] {
+  named: NamedTokens, modern: boolean, idOf: ReadonlyMap<string, number>, pieces: number,
+): AddedRows {
   const ids = new Map(idOf)
   for (const token of [...named.hints, ...named.added]) ids.set(token.content, token.id)
   const special = specialTokens(named)
   const additional = new Set(named.additional.map(token => token.content))
-  const optional = new Set([...named.defaults].map(role => llamaDefaults.get(role)))
+  const contents = [...named.added.map(token => token.content), ...named.unusable]
+  let nextId = pieces + new Set(contents.filter(content => !idOf.has(content))).size
+  const given: AddedTokenRow[] = []
   const rows: AddedTokenRow[] = []
   for (const [content, token] of special) {
-    const id = ids.get(content)
-    if (id === undefined && optional.has(content)) continue
-    if (id === undefined) {
-      throw new PolyLMError(
-        'TOKENIZER_CONFLICT',
-        `the special token ${quote(content)} is neither a piece of the model nor an added token`,
-        { hint: 'add it to added_tokens.json with its id, or remove it from the special tokens' },
-      )
-    }
+    if (named.unusable.has(content)) continue
+    // 4.31 adds every special token but unk.
+    if (!modern && !ids.has(content) && named.roles.get('unk')?.content === content) continue
+    const id = ids.get(content) ?? nextId++
     const rules = stripRules(token, named.added.find(added => added.content === content), modern)
-    rows.push({ content, id, special: true, additional: additional.has(content), ...rules })
+    const row = { content, id, special: true, additional: additional.has(content), ...rules }
+    rows.push(row)
+    if (!ids.has(content)) given.push(row)
   }
   for (const token of named.added) {
     if (special.has(token.content)) continue
@@ -235,13 +279,17 @@ export function addedTokenRows(
     const rules = stripRules(token, token, modern)
     rows.push({ content, id, special: false, additional: false, ...rules })
   }
-  return rows
+  const warnings = given.length === 0 ? [] : [
+    `the special token ${shown(given)} is neither a piece nor an added token of the tokenizer's files; ` +
+    'it got the next free id, as in Hugging Face',
+  ]
+  return { rows, warnings }
 }
 
 // By content; a token named as an object wins over one named as a string.
 function specialTokens(named: NamedTokens): ReadonlyMap<string, NamedToken> {
   const special = new Map<string, NamedToken>()
-  for (const token of [...named.roles.values(), ...named.additional]) {
+  for (const token of specialNames(named)) {
     if (special.get(token.content)?.plain ?? true) special.set(token.content, token)
   }
   return special

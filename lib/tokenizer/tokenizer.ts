@@ -141,10 +141,13 @@ export class LoadedTokenizer implements Tokenizer {
   readonly specialTokens: SpecialTokens
   /** The core's tokenizer, which the engine shares. */
   readonly native: NativeTokenizer
+  /** What is odd about its files. */
+  readonly warnings: readonly string[]
   readonly #added: ReadonlyMap<string, number>
 
   constructor(files: LoadedFiles) {
     this.native = files.native
+    this.warnings = files.warnings
     this.#added = new Map(files.added.map(token => [token.content, token.id]))
     this.specialTokens = {
       bos: files.roles.get('bos') ?? null,

@@ -3,7 +3,7 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { createRandomModel } from '../../lib/bench-support.js'
-import { isPolyLMError, Model } from '../../lib/index.js'
+import { demoModel, isPolyLMError, Model } from '../../lib/index.js'
 import { failure, idle, loadDemo, loadTiny, recorded, tinyDir } from './models.js'
 
 let folder: string
@@ -191,6 +191,34 @@ describe('loading', () => {
     expect((await model.generate({ tokens: [1, 2] }, options)).outputs[0]?.tokens).toHaveLength(2)
     expect(model.stats().state).toBe('ready')
     await model.dispose()
+  })
+
+  test('ids that the model does not have load with a warning, and only a prompt with one is refused', async () => {
+    const dir = path.join(folder, 'beyond')
+    cpSync(demoModel, dir, { recursive: true })
+    const config = JSON.parse(readFileSync(path.join(dir, 'config.json'), 'utf8')) as { vocab_size: number }
+    const beyond = config.vocab_size
+    writeFileSync(path.join(dir, 'config.json'), JSON.stringify({ ...config, eos_token_id: [2, beyond, -1] }))
+    writeFileSync(path.join(dir, 'added_tokens.json'), JSON.stringify({ '[PAD]': beyond }))
+    const model = await Model.load(dir, { device: 'cpu' })
+    const text = 'a [PAD] b'
+    try {
+      expect(model.info.stopTokenIds).toEqual([2])
+      expect(model.info.warnings.map(warning => /eos_token_id|\[PAD\]/.exec(warning)?.[0])).toEqual(['eos_token_id', '[PAD]'])
+      expect([...model.tokenizer.encode(text)]).toContain(beyond)
+      const refused = { code: 'INVALID_PROMPT', reason: 'token out of range', hint: expect.stringContaining('"[PAD]"') as string }
+      expect(await failure(model.generate(text, { maxTokens: 1 }))).toMatchObject(refused)
+      expect(await failure(model.score(text))).toMatchObject({ code: 'INVALID_PROMPT' })
+      expect(await failure(model.generate('a', { maxTokens: 1, allow: { choices: ['[PAD]'] } }))).toMatchObject({ code: 'INVALID_OPTION' })
+      expect((await model.generate(text, { maxTokens: 1, parseSpecial: false })).outputs).toHaveLength(1)
+      const session = model.createSession({ template: 'none' })
+      expect(await failure(session.append(text))).toMatchObject({ code: 'INVALID_PROMPT', reason: 'token out of range' })
+      await session.append('a b')
+      expect((await session.send('c', { maxTokens: 1 })).outputs).toHaveLength(1)
+      expect(model.stats().state).toBe('ready')
+    } finally {
+      await model.dispose()
+    }
   })
 
   test('a callback that throws ends the load with what it threw', async () => {

@@ -139,6 +139,49 @@ test('what is odd but harmless becomes a warning', async () => {
   ])
 })
 
+describe("the general names of sizes, as in Hugging Face's attribute_map", () => {
+  const { n_embd, n_head, n_layer, n_positions, ...rest } = published
+  const general = {
+    hidden_size: n_embd, num_attention_heads: n_head, num_hidden_layers: n_layer,
+    max_position_embeddings: n_positions,
+  }
+  const warningsOf = async (config: object): Promise<readonly string[]> => await withScratch(async dir => {
+    writeFiles(dir, { 'config.json': JSON.stringify(config) })
+    return (await readConfigWithWarnings(dir)).warnings
+  })
+
+  test('stand for the names of GPT-2', async () => {
+    expect(await read({ ...rest, ...general })).toEqual(expected)
+    expect(await warningsOf({ ...rest, ...general })).toEqual([])
+  })
+
+  test('count where both are given, with a warning where they differ', async () => {
+    expect(await warningsOf({ ...published, ...general })).toEqual([])
+    const both = { ...published, num_attention_heads: 20, hidden_size: null }
+    expect(await read(both)).toEqual({ ...expected, heads: 20 })
+    const [warning, ...others] = await warningsOf(both)
+    expect(warning).toContain('num_attention_heads is 20 and n_head is 40')
+    expect(others).toEqual([])
+  })
+
+  test('are the ones that errors name', async () => {
+    await expect(read({ ...rest, ...general, hidden_size: 'x' })).rejects.toMatchObject({
+      code: 'CONFIG_TYPE', key: 'hidden_size',
+    })
+    await expect(read({ ...rest, ...general, num_attention_heads: 3 })).rejects.toThrow(/num_attention_heads 3/)
+  })
+
+  test('n_ctx stands in only where nothing else gives the context', async () => {
+    expect((await read({ ...published, n_ctx: 7 })).contextSize).toBe(2048)
+    expect((await read({ ...rest, ...general, n_ctx: 7 })).contextSize).toBe(2048)
+  })
+
+  test('dtype comes before torch_dtype', async () => {
+    expect((await read({ ...published, torch_dtype: 'float16', dtype: 'bfloat16' })).dtype).toBe('bfloat16')
+    expect((await read({ ...published, torch_dtype: 'float16', dtype: null })).dtype).toBe('float16')
+  })
+})
+
 test('a foreign model is named together with what is supported', async () => {
   await expect(read({ ...published, model_type: 'llama' })).rejects.toMatchObject({
     code: 'UNSUPPORTED_MODEL',
@@ -186,17 +229,39 @@ describe('generation_config.json', () => {
   test.each([
     ['{', 'JSON_SYNTAX'],
     ['[]', 'JSON_SYNTAX'],
-    ['{"num_beams":"4"}', 'CONFIG_TYPE'],
-    ['{"num_beams":4.5}', 'CONFIG_TYPE'],
-    ['{"do_sample":1}', 'CONFIG_TYPE'],
-    ['{"temperature":"hot"}', 'CONFIG_TYPE'],
     ['{"eos_token_id":"2"}', 'CONFIG_TYPE'],
     ['{"eos_token_id":[2,"3"]}', 'CONFIG_TYPE'],
-    ['{"eos_token_id":100}', 'CONFIG_RANGE'],
-    ['{"eos_token_id":[2,-1]}', 'CONFIG_RANGE'],
-    ['{"bad_words_ids":[1]}', 'CONFIG_TYPE'],
+    ['{"eos_token_id":true}', 'CONFIG_TYPE'],
   ])('%s is refused', async (text, code) => {
     await expect(open(text)).rejects.toMatchObject({ code })
+  })
+
+  // What each of them gives, and the word that its warning contains; '' for none.
+  test.each<[string, object, string]>([
+    ['{"num_beams":"4"}', {}, 'num_beams'],
+    ['{"num_beams":4.5}', {}, 'num_beams'],
+    ['{"num_beams":4.0,"max_length":1e2}', { num_beams: 4, max_length: 100 }, ''],
+    ['{"do_sample":1,"use_cache":0}', { do_sample: true, use_cache: false }, ''],
+    ['{"do_sample":"yes"}', {}, 'do_sample'],
+    ['{"temperature":"hot"}', {}, 'temperature'],
+    ['{"length_penalty":Infinity}', { length_penalty: Infinity }, ''],
+    ['{"temperature":NaN}', { temperature: NaN }, ''],
+    ['{"top_k":1,"top_k":2}', { top_k: 2 }, '"top_k" twice'],
+    ['{"eos_token_id":100}', { eos_token_id: [] }, 'eos_token_id 100'],
+    ['{"eos_token_id":-1}', { eos_token_id: [] }, 'eos_token_id -1'],
+    ['{"eos_token_id":[2,-1,99.0]}', { eos_token_id: [2, 99] }, 'eos_token_id -1'],
+    ['{"eos_token_id":2.5}', { eos_token_id: [] }, 'eos_token_id 2.5'],
+    ['{"pad_token_id":-1,"bos_token_id":100}', {}, 'pad_token_id -1'],
+    ['{"pad_token_id":"x"}', {}, 'pad_token_id'],
+    ['{"suppress_tokens":[5,100]}', { suppress_tokens: [5] }, 'suppress_tokens 100'],
+    ['{"forced_bos_token_id":100}', { forced_bos_token_id: 100 }, ''],
+    ['{"bad_words_ids":[1]}', {}, 'bad_words_ids'],
+    ['{"cache_implementation":"weird"}', {}, ''],
+  ])('%s is read', async (text, expected, warning) => {
+    const { generationConfig, warnings } = await open(text)
+    expect(generationConfig).toEqual(expected)
+    if (warning === '') expect(warnings).toEqual([])
+    else expect(warnings.join('\n')).toContain(warning)
   })
 
   test('is null when there is none, and an error when it cannot be read', async () => {

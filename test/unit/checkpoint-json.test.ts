@@ -163,6 +163,38 @@ test('errors say where, what was found and what was expected', async () => {
   })
 })
 
+describe('as Python reads it', () => {
+  const warnings: string[] = []
+  const read = async (text: string): Promise<JsonValue> =>
+    await parseJson(Buffer.from(text), { maxBytes: 2 ** 20, python: { warnings } })
+  beforeEach(() => { warnings.length = 0 })
+
+  // What json.loads of Python 3.11 gives.
+  test.each<[string, unknown]>([
+    ['[NaN, Infinity, -Infinity, 1e999, -1e999]', [NaN, Infinity, -Infinity, Infinity, -Infinity]],
+    ['"\\ud800"', '\ud800'],
+    ['"\\udc00\\ud800x"', '\udc00\ud800x'],
+    ['"\\ud83d\\u0041"', '\ud83dA'],
+    ['"\\ud83d\\ude00"', '\u{1f600}'],
+    ['{"a":1,"b":2,"a":3}', { a: 3, b: 2 }],
+    ['{"a":{"b":1,"b":2}}', { a: { b: 2 } }],
+    ['\ufeff{"a":1}', { a: 1 }],
+  ])('%s', async (text, expected) => {
+    // toMatchObject: objects of `plain` have no prototype.
+    expect({ value: plain(await read(text)) }).toMatchObject({ value: expected })
+  })
+
+  test.each(['nan', 'NaNx', '-NaN', '+Infinity', 'infinity', 'Inf', '[1,]', "{'a':1}", '01', '1.', '"\t"', '"\\ud8"', ''])(
+    '%s is refused as there', async text => {
+      await expect(read(text)).rejects.toMatchObject({ code: expect.stringMatching(/^JSON_/) as string })
+    })
+
+  test('equal keys are one warning, however many', async () => {
+    await read(`{${'"a":0,'.repeat(1000)}"b":[{"c":1,"c":2}]}`)
+    expect(warnings).toEqual([expect.stringContaining('"a" twice: the last one counts')])
+  })
+})
+
 describe('an opaque member', () => {
   const read = async (text: string): Promise<JsonValue> =>
     await parseJson(Buffer.from(text), { maxBytes: 2 ** 27, opaque: 'm' })
