@@ -197,36 +197,43 @@ function readBias(bag: OptionBag, context: OptionContext, stopTokenIds: Int32Arr
   const value = bag['bias']
   const complain = (reason: string): PolyLMError => invalidOption('bias', value, reason)
   const spared = readSpared(bag, context, stopTokenIds)
-  const single = new Map<number, number>()
-  const tokens: Int32Array[] = []
-  const values: number[] = []
   if (value !== undefined && !Array.isArray(value)) throw complain('expected an array of [token or tokens, number]')
   const rules = (value ?? []) as readonly unknown[]
   if (rules.length > optionLimits.biasTokens) {
     throw complain(`has ${rules.length} rules, expected at most ${optionLimits.biasTokens}`)
   }
+  const ids = new Int32Array(rules.length)
+  const amounts = new Float64Array(rules.length)
+  const tokens: Int32Array[] = []
+  const values: number[] = []
+  let singles = 0
   for (let i = 0; i < rules.length; i++) {
     const [target, amount] = readRule(rules[i], i, complain)
-    const ids = typeof target === 'number' && target >= 0 && target < context.vocabSize && Number.isInteger(target)
-      ? target
-      : readIds(typeof target === 'number' ? [target] : target, context.vocabSize,
-        reason => complain(`rule ${i}: ${reason}`))
-    const id = typeof ids === 'number' ? ids : ids.length === 1 ? ids[0] : undefined
-    if (id === undefined) {
-      if ((ids as Int32Array).length === 0) throw complain(`rule ${i} has no tokens`)
-      tokens.push(ids as Int32Array)
+    const rule = readTarget(target, i, context, complain)
+    if (typeof rule !== 'number') {
+      tokens.push(rule)
       values.push(amount)
-    } else {
-      if (single.has(id)) throw complain(`rule ${i}: token ${id} has a rule already, expected one for each sequence`)
-      single.set(id, amount)
+    } else if (amount !== -Infinity || !spared.has(rule)) {
+      ids[singles] = rule
+      amounts[singles++] = amount
     }
   }
-  checkSequences(tokens, single.size, complain)
-  for (const id of spared) if (single.get(id) === -Infinity) single.delete(id)
+  const biasIds = ids.slice(0, singles)
+  checkOnce(biasIds, tokens, complain)
   return {
-    biasIds: Int32Array.from(single.keys()), biasAmounts: Float64Array.from(single.values()),
-    biasTokens: tokens, biasValues: Float64Array.from(values),
+    biasIds, biasAmounts: amounts.slice(0, singles), biasTokens: tokens, biasValues: Float64Array.from(values),
   }
+}
+
+/** A token, or several. */
+function readTarget(
+  target: unknown, i: number, context: OptionContext, complain: (reason: string) => PolyLMError,
+): number | Int32Array {
+  if (typeof target === 'number' && Number.isInteger(target) && target >= 0 && target < context.vocabSize) return target
+  const ids = readIds(typeof target === 'number' ? [target] : target, context.vocabSize,
+    reason => complain(`rule ${i}: ${reason}`))
+  if (ids.length === 0) throw complain(`rule ${i} has no tokens`)
+  return ids.length === 1 ? ids[0] ?? 0 : ids
 }
 
 function readRule(rule: unknown, i: number, complain: (reason: string) => PolyLMError): readonly [unknown, number] {
@@ -238,27 +245,30 @@ function readRule(rule: unknown, i: number, complain: (reason: string) => PolyLM
   throw complain(`rule ${i} adds ${show(amount)}, expected a number or -Infinity`)
 }
 
-function checkSequences(
-  sequences: readonly Int32Array[], singles: number, complain: (reason: string) => PolyLMError,
+function checkOnce(
+  singles: Int32Array, sequences: readonly Int32Array[], complain: (reason: string) => PolyLMError,
 ): void {
-  const count = sequences.reduce((sum, ids) => sum + ids.length, singles)
+  const count = sequences.reduce((sum, ids) => sum + ids.length, singles.length)
   if (count > optionLimits.biasTokens) {
     throw complain(`has ${count} token ids, expected at most ${optionLimits.biasTokens}`)
   }
+  const sorted = singles.slice().sort()
+  const twice = sorted.find((id, i) => i > 0 && id === sorted[i - 1])
+  if (twice !== undefined) throw complain(`token ${twice} has two rules, expected one for each token or sequence`)
   const seen = new Set<string>()
   for (const ids of sequences) {
     const key = ids.join()
-    if (seen.has(key)) throw complain(`the tokens ${show(key)} have two rules, expected one for each sequence`)
+    if (seen.has(key)) throw complain(`the tokens ${show(key)} have two rules, expected one for each token or sequence`)
     seen.add(key)
   }
 }
 
 // The stop tokens among biasSparesStops.
-function readSpared(bag: OptionBag, context: OptionContext, stopTokenIds: Int32Array): number[] {
+function readSpared(bag: OptionBag, context: OptionContext, stopTokenIds: Int32Array): Set<number> {
   const value = bag['biasSparesStops']
-  if (value === undefined) return []
+  if (value === undefined) return new Set()
   const ids = new Set(readIds(value, context.vocabSize, reason => invalidOption('biasSparesStops', value, reason)))
-  return Array.from(stopTokenIds).filter(id => ids.has(id))
+  return new Set(stopTokenIds.filter(id => ids.has(id)))
 }
 
 function readAllow(

@@ -10,7 +10,9 @@ type Refuse = (name: string, value: unknown, reason: string, hint?: string) => P
 type Rule = readonly [number | readonly number[], number]
 
 const tokenLimit = 2 ** 31 - 1
-const keyOf = (ids: readonly number[]): string => ids.join()
+// A number for one token: there may be a rule for every token of the vocabulary.
+type Key = number | string
+const keyOf = (ids: readonly number[]): Key => (ids.length === 1 ? ids[0] ?? 0 : ids.join())
 
 /**
  * The options that `bad_words_ids`, `suppress_tokens` and `sequence_bias` become.
@@ -20,7 +22,7 @@ const keyOf = (ids: readonly number[]): string => ids.join()
 export function biasOf(
   bag: OptionBag, stops: ArrayLike<number> | undefined, refuse: Refuse,
 ): Pick<GenerateOptions, 'bias' | 'biasSparesStops'> {
-  const rules = new Map<string, Rule>()
+  const rules = new Map<Key, Rule>()
   const spared = new Set<number>()
   for (const ids of badWords(bag, stops, refuse)) {
     rules.set(keyOf(ids), [ids, -Infinity])
@@ -28,7 +30,7 @@ export function biasOf(
   }
   for (const id of suppressed(bag, refuse)) {
     spared.delete(id)
-    if (!rules.has(String(id))) rules.set(String(id), [id, -Infinity])
+    if (!rules.has(id)) rules.set(id, [id, -Infinity])
   }
   for (const [key, [ids, value]] of biases(bag, refuse)) {
     if (!rules.has(key)) {
@@ -55,15 +57,14 @@ function list(name: string, value: unknown, refuse: Refuse): readonly unknown[] 
   throw refuse(name, value, 'expected an array that is not empty')
 }
 
-function suppressed(bag: OptionBag, refuse: Refuse): Set<number> {
-  const value = bag['suppress_tokens']
-  if (value === undefined) return new Set()
-  return new Set(readIds(value, tokenLimit, reason => refuse('suppress_tokens', value, reason)))
+function suppressed(bag: OptionBag, refuse: Refuse): Int32Array {
+  const value = bag['suppress_tokens'] ?? []
+  return readIds(value, tokenLimit, reason => refuse('suppress_tokens', value, reason))
 }
 
 // Of equal sequences the last one counts: transformers makes a dictionary of them.
-function biases(bag: OptionBag, refuse: Refuse): Map<string, readonly [number[], number]> {
-  const rules = new Map<string, readonly [number[], number]>()
+function biases(bag: OptionBag, refuse: Refuse): Map<Key, readonly [number[], number]> {
+  const rules = new Map<Key, readonly [number[], number]>()
   if (bag['sequence_bias'] === undefined) return rules
   for (const rule of list('sequence_bias', bag['sequence_bias'], refuse)) {
     if (!Array.isArray(rule) || rule.length !== 2) {

@@ -282,11 +282,10 @@ function checkTogether({ bag, options, sampling, beams }: Call): void {
     if (reason !== undefined) throw refused('prompt_lookup_num_tokens', lookup, reason)
   }
   if (bag['suppress_tokens'] === undefined) return
-  const suppressed = ids('suppress_tokens', bag['suppress_tokens'])
   for (const [name, forced] of [
     ['forced_eos_token_id', options.forcedLastToken], ['forced_bos_token_id', options.forcedFirstToken],
   ] as const) {
-    if (forced !== undefined && suppressed.includes(forced)) {
+    if (forced !== undefined && ids('suppress_tokens', bag['suppress_tokens']).includes(forced)) {
       throw refused(name, forced, 'is in suppress_tokens, which leaves no token at all')
     }
   }

@@ -52,7 +52,7 @@ void list_inert(const SamplingParams& p, std::vector<std::string>* out) {
   // Alone it shifts all scores of a row alike, which neither the best token nor a draw can see.
   add_if(single && p.renormalize && !(p.logprobs >= 0 && p.logprobs_processed), "renormalize", out);
   add_if(p.min_tokens > 0 && p.stop_token_ids.empty(), "minTokens", out);
-  add_if(p.include_stop && (p.stop.empty() || p.stop_hf), "includeStop", out);
+  add_if(p.include_stop && p.stop.empty(), "includeStop", out);
   add_if(p.stop_hf && p.stop.empty(), "stopMatching", out);
   add_if(p.logprobs < 0 && p.logprobs_processed, "logprobsOf", out);
   // The first token comes with the prompt, and the last one leaves nothing to guess.

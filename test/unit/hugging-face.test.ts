@@ -244,12 +244,12 @@ test('whatever the arguments, generate takes the options, or there is a typed er
     }
     accepted++
     checkGenerate(options, context)
-  }), { numRuns: 3000 })
-  expect(accepted).toBeGreaterThan(300)
+  }), { numRuns: 1000 })
+  expect(accepted).toBeGreaterThan(100)
 })
 
 test('as many suppressed tokens as there are: 10,000, or the whole vocabulary but one', () => {
-  for (const count of [301, 4097, 10_000, 255_999]) {
+  for (const count of [301, 10_000, 255_999]) {
     const { options } = fromHuggingFace({ suppress_tokens: Array.from({ length: count }, (_, i) => i) })
     const { params } = checkGenerate(options, context)
     expect(params.biasIds).toHaveLength(count)
