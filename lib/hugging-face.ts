@@ -307,6 +307,21 @@ function checkOptions({ bag, options }: Call): void {
   }
 }
 
+/** Given options that no keyword arguments of transformers stand for; for `explain`. */
+export function notInHuggingFace(given: Readonly<Record<string, unknown>>): string[] {
+  const beams = typeof given['numBeams'] === 'number' && given['numBeams'] > 1
+  const missing: Readonly<Record<string, boolean>> = {
+    presencePenalty: (given['presencePenalty'] ?? 0) !== 0,
+    frequencyPenalty: (given['frequencyPenalty'] ?? 0) !== 0,
+    allow: given['allow'] !== undefined,
+    forcedFirstToken: given['forcedFirstToken'] !== undefined,
+    padTo: given['padTo'] !== undefined,
+    stop: given['stop'] !== undefined && given['stopMatching'] !== 'hf',
+    beamScoring: beams && given['beamScoring'] === 'hf-4.31',
+  }
+  return Object.keys(missing).filter(name => missing[name])
+}
+
 /** Checked options as the keyword arguments that make transformers do the same; for `explain`. */
 export function toHuggingFace(
   given: Readonly<Record<string, unknown>>, stopTokenIds: readonly number[], maxTokens: number,
@@ -334,16 +349,17 @@ export function toHuggingFace(
   put('min_new_tokens', number('minTokens', 0), 0)
   put('repetition_penalty', number('repetitionPenalty', 1), 1)
   put('no_repeat_ngram_size', number('noRepeatNgramSize', 0), 0)
-  put('forced_bos_token_id', given['forcedFirstToken'], undefined)
   put('forced_eos_token_id', given['forcedLastToken'], undefined)
   put('renormalize_logits', given['renormalize'] ?? false, false)
   kwargs['eos_token_id'] = stopTokenIds.length === 1 ? stopTokenIds[0] : [...stopTokenIds]
   const bias = given['bias'] as GenerateOptions['bias']
-  if (bias !== undefined && bias.length > 0) {
-    kwargs['sequence_bias'] = bias.map(([target, value]) =>
-      [typeof target === 'number' ? [target] : Array.from(target), value])
-  }
+  const spared = new Set(Array.from((given['biasSparesStops'] ?? []) as ArrayLike<number>))
+  const rules = (bias ?? []).map(([target, value]) =>
+    [typeof target === 'number' ? [target] : Array.from(target), value] as const)
+  const counting = rules.filter(([[id, ...rest], value]) =>
+    value !== -Infinity || id === undefined || rest.length > 0 || !spared.has(id) || !stopTokenIds.includes(id))
+  if (counting.length > 0) kwargs['sequence_bias'] = counting
   const stop = given['stop']
-  if (stop !== undefined) kwargs['stop_strings'] = typeof stop === 'string' ? [stop] : stop
+  if (stop !== undefined && given['stopMatching'] === 'hf') kwargs['stop_strings'] = typeof stop === 'string' ? [stop] : stop
   return kwargs
 }

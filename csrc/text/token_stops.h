@@ -1,8 +1,8 @@
-// token_stops.h: stop strings as Hugging Face's StopStringCriteria finds them (transformers 4.55 and
-// 4.57): in the texts of single tokens, joined, those of the prompt's end included. A match ends
-// inside the token that came last; what that token has behind it stays in the output.
-// Not here: stop strings in the decoded text (stop_matcher.h). Trap: a character whose bytes come as
-// several tokens is several U+FFFD here, and special tokens show.
+// token_stops.h: stop strings as Hugging Face's StopStringCriteria finds them (transformers 4.55
+// and 4.57): in the texts of single tokens, joined, those of the prompt's end included. A match
+// ends inside the token that came last; what that token has behind it stays in the output.
+// Not here: stop strings in the decoded text (stop_matcher.h). Trap: a character whose bytes come
+// as several tokens is several U+FFFD here, and special tokens show.
 #pragma once
 
 #include <cstdint>

@@ -55,7 +55,8 @@ SamplingParams random_rules(Random* random) {
 
 std::shared_ptr<const Tokenizer> bytes_and_words() {
   std::vector<TestPiece> pieces;
-  for (const char* text : {"a", "b", "ab", "bab", "\xE2\x96\x81", "\xE2\x96\x81" "ab", "\xC3\xA4"}) {
+  for (const char* text :
+       {"a", "b", "ab", "bab", "\xE2\x96\x81", "\xE2\x96\x81" "ab", "\xC3\xA4"}) {
     pieces.push_back({text, -1.0F});
   }
   for (int byte = 0; byte < 256; ++byte) {
@@ -116,7 +117,8 @@ bool matches_backwards(const std::string& stop, const std::vector<std::string>& 
 TEST(bias_of_many_tokens_is_the_bias_of_few) {
   Random random(seed());
   for (int round = 0; round < 60; ++round) {
-    const ToyModel model = {.key = static_cast<uint64_t>(round) + 3, .vocab = kVocab, .spread = 4.0};
+    const ToyModel model = {
+        .key = static_cast<uint64_t>(round) + 3, .vocab = kVocab, .spread = 4.0};
     SamplingParams few = random_rules(&random);
     if (round % 3 == 1) few.temperature = 0.9, few.top_p = 0.9;
     if (round % 3 == 2) few.num_beams = 3, few.n = 2;

@@ -1,7 +1,9 @@
 // hugging-face.test.ts: transformers' keyword arguments in, our options out, and the way back.
+import { readFileSync } from 'node:fs'
+import path from 'node:path'
 import fc from 'fast-check'
 import { isPolyLMError } from '../../lib/errors.js'
-import { fromHuggingFace, toHuggingFace } from '../../lib/hugging-face.js'
+import { fromHuggingFace, notInHuggingFace, toHuggingFace } from '../../lib/hugging-face.js'
 import { huggingFaceTable } from '../../lib/hugging-face-table.js'
 import { checkGenerate, type OptionContext } from '../../lib/generate-options.js'
 
@@ -178,6 +180,12 @@ test('the table has every argument, and no other', () => {
   expect(Object.keys(huggingFaceTable).sort()).toEqual(Object.keys(everyArgument).sort())
 })
 
+test('docs/decoding.md names every argument', () => {
+  const guide = readFileSync(path.join(__dirname, '../../docs/decoding.md'), 'utf8')
+  const named = new Set([...guide.matchAll(/`(\w+)(=\w+)?`/g)].map(([, name]) => name))
+  expect(Object.keys(huggingFaceTable).filter(name => !named.has(name))).toEqual([])
+})
+
 // What an argument needs beside it to be a whole call.
 const beside: Readonly<Record<string, Record<string, unknown>>> = {
   num_return_sequences: { num_beams: 2 }, early_stopping: { num_beams: 2 }, length_penalty: { num_beams: 2 },
@@ -276,4 +284,16 @@ test('there and back', () => {
   }
   const { options } = fromHuggingFace(kwargs)
   expect(toHuggingFace(options as Record<string, unknown>, options.stopTokenIds as number[], 9)).toEqual(kwargs)
+})
+
+test('back: what transformers has no argument for is named, and a spared stop token has no ban', () => {
+  expect(notInHuggingFace({
+    presencePenalty: 1, frequencyPenalty: 0, allow: { tokens: [1] }, padTo: { length: 9, tokenId: 0 }, stop: 'x', forcedFirstToken: 5,
+    numBeams: 2, beamScoring: 'hf-4.31',
+  })).toEqual(['presencePenalty', 'allow', 'forcedFirstToken', 'padTo', 'stop', 'beamScoring'])
+  expect(notInHuggingFace({ topK: 5, stop: 'x', stopMatching: 'hf', presencePenalty: 0 })).toEqual([])
+  expect(toHuggingFace({ stop: 'x', stopMatching: 'hf' }, [2], 5)).toHaveProperty('stop_strings', ['x'])
+  expect(toHuggingFace({ stop: 'x' }, [2], 5)).not.toHaveProperty('stop_strings')
+  const spared = { bias: [[2, -Infinity], [[2], -Infinity], [3, -Infinity]], biasSparesStops: [2, 3] }
+  expect(toHuggingFace(spared, [2], 5)).toHaveProperty('sequence_bias', [[[3], -Infinity]])
 })
