@@ -17,7 +17,8 @@ const publicRows = optionTable.filter(row => !derivedRows.has(row.name))
 export const generateNames: ReadonlySet<string> = new Set<keyof GenerateOptions>([
   ...publicRows.map(row => row.name as keyof GenerateOptions),
   'bias', 'biasSparesStops', 'allow', 'earlyStopping', 'beamScoring', 'padTo', 'stop', 'stopMatching', 'stopTokenIds',
-  'logprobsOf', 'speculate', 'onOverflow', 'signal', 'onAbort', 'queueTimeoutMs', 'cacheSalt', 'addSpecialTokens', 'parseSpecial', 'controlText',
+  'logprobsOf', 'speculate', 'onOverflow', 'signal', 'onAbort', 'queueTimeoutMs', 'cacheSalt',
+  'addSpecialTokens', 'parseSpecial', 'controlText',
 ])
 
 /** What checking options needs to know of the model. */

@@ -42,10 +42,12 @@ const to = (...becomes: Array<keyof GenerateOptions>): Translated => ({ becomes,
 const sampling = (option: keyof GenerateOptions): Translated => ({ becomes: [option], none: 'off', only: 'do_sample' })
 const is = (...values: unknown[]) => (value: unknown): boolean => values.includes(value)
 const atMost = (limit: number) => (value: unknown): boolean => typeof value === 'number' && value <= limit
-const empty = (value: unknown): boolean => typeof value === 'object' && value !== null && Object.keys(value).length === 0
+const empty = (value: unknown): boolean =>
+  typeof value === 'object' && value !== null && Object.keys(value).length === 0
 // One or two dimensions of ones: nothing is masked.
+const one = is(1, true)
 const ones = (value: unknown): boolean => Array.isArray(value) && value.length > 0 &&
-  value.every(each => each === 1 || each === true || (Array.isArray(each) && each.length > 0 && each.every(is(1, true))))
+  value.every(each => one(each) || (Array.isArray(each) && each.length > 0 && each.every(one)))
 
 const cacheOnly = 'where keys and values are kept'
 const extraOutput = 'what is returned beside the tokens'

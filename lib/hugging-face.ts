@@ -360,6 +360,8 @@ export function toHuggingFace(
     value !== -Infinity || id === undefined || rest.length > 0 || !spared.has(id) || !stopTokenIds.includes(id))
   if (counting.length > 0) kwargs['sequence_bias'] = counting
   const stop = given['stop']
-  if (stop !== undefined && given['stopMatching'] === 'hf') kwargs['stop_strings'] = typeof stop === 'string' ? [stop] : stop
+  if (stop !== undefined && given['stopMatching'] === 'hf') {
+    kwargs['stop_strings'] = typeof stop === 'string' ? [stop] : stop
+  }
   return kwargs
 }

@@ -252,7 +252,8 @@ async function encodePair(core: Core, item: unknown, index: number, prefix: numb
   if (after.length === 0 && (!joint || continuation === '')) throw nothingToScore(index)
   // White space alone is a context without tokens.
   const start = before.length > 0 ? before : Int32Array.of(prefixOf(core, prefix, index))
-  return { ids: Int32Array.from([...start, ...after]), scoreFrom: start.length, bytes: bytesOf(core, continuation, after) }
+  const bytes = bytesOf(core, continuation, after)
+  return { ids: Int32Array.from([...start, ...after]), scoreFrom: start.length, bytes }
 }
 
 // A continuation that begins with the prefix token brings its own context.
