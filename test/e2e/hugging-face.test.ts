@@ -79,11 +79,13 @@ test('the core takes what fromHuggingFace gives', async () => {
   const id = fc.nat(demo.info.vocabSize - 1)
   const words = fc.array(fc.array(id, { minLength: 1, maxLength: 3 }), { minLength: 1, maxLength: 30 })
   const kwargs = fc.record({
-    max_new_tokens: fc.integer({ min: 1, max: 9 }), min_new_tokens: fc.nat(20), do_sample: fc.boolean(), temperature: fc.constantFrom(0.5, 1, null),
+    max_new_tokens: fc.integer({ min: 1, max: 9 }), min_new_tokens: fc.nat(20), do_sample: fc.boolean(),
+      temperature: fc.constantFrom(0.5, 1, null),
     top_k: fc.constantFrom(0, 5, null), top_p: fc.double({ min: 0.1, max: 1.2, noNaN: true }), num_beams: fc.integer({ min: 1, max: 4 }),
     num_return_sequences: fc.integer({ min: 1, max: 4 }), eos_token_id: fc.oneof(id, fc.array(id, { maxLength: 3 })),
     bad_words_ids: words, suppress_tokens: fc.array(id, { maxLength: 2000 }), repetition_penalty: fc.constantFrom(0.8, 1.3),
-    sequence_bias: words.map(all => all.map(ids => [ids, 1.5])), stop_strings: fc.array(fc.string({ minLength: 1 }), { minLength: 1, maxLength: 40 }),
+    sequence_bias: words.map(all => all.map(ids => [ids, 1.5])), stop_strings: fc.array(fc.string({ minLength: 1 }),
+      { minLength: 1, maxLength: 40 }),
     forced_eos_token_id: id, no_repeat_ngram_size: fc.nat(4), early_stopping: fc.constantFrom(true, false, 'never'),
   }, { requiredKeys: [] })
   const runs: object[] = []

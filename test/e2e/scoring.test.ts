@@ -116,7 +116,8 @@ describe('loglikelihood', () => {
     const whole = { tokens: [bos, ...ids] }
     const [own, plain, text, alone, other] = await demo.loglikelihood([
       { context: '', continuation: whole }, { context: '', continuation: { tokens: ids } },
-      { context: '', continuation: demo.tokenizer.specialTokens.bos?.content ?? '' }, { context: { tokens: [] }, continuation: { tokens: [bos] } },
+      { context: '', continuation: demo.tokenizer.specialTokens.bos?.content ?? '' }, { context: { tokens: [] },
+        continuation: { tokens: [bos] } },
       { context: { tokens: [9] }, continuation: whole },
     ])
     expect(own).toEqual({ ...plain, continuationBytes: own?.continuationBytes })
@@ -132,7 +133,8 @@ describe('loglikelihood', () => {
   test('where the context alone has as many tokens as with its continuation, nothing is scored', async () => {
     const count = (text: string): number => demo.tokenizer.count(text)
     const words = 'Hauptstadt translate sentence language Chinese President international government important'.split(' ')
-    const splits = words.flatMap(word => Array.from({ length: word.length - 1 }, (_, i) => [word.slice(0, i + 1), word.slice(i + 1)] as const))
+    const splits = words.flatMap(word => Array.from({ length: word.length - 1 }, (_, i) => [word.slice(0, i + 1),
+      word.slice(i + 1)] as const))
     const merged = splits.filter(([context, rest]) => count(context) >= count(context + rest))
     expect(merged.length).toBeGreaterThan(3)
     const results = await demo.loglikelihood(merged.map(([context, continuation]) => ({ context, continuation })))
@@ -142,7 +144,8 @@ describe('loglikelihood', () => {
   })
 
   test('the sum is the compensated one, in the order of tokens', async () => {
-    const items = Array.from({ length: 40 }, (_, i) => ({ context: `${i}`, continuation: ' is the capital of a country in Europe, and so is Rome.' }))
+    const items = Array.from({ length: 40 }, (_, i) => ({ context: `${i}`,
+      continuation: ' is the capital of a country in Europe, and so is Rome.' }))
     for (const { logprob, tokenLogprobs } of await demo.loglikelihood(items)) expect(logprob).toBe(compensatedSum(tokenLogprobs))
     const { logprob, logprobs } = await demo.score(example.repeat(9), { logprobs: 0, window: 32 })
     expect(logprob).toBe(compensatedSum((logprobs ?? []).map(token => token.logprob)))

@@ -134,8 +134,10 @@ test('an unknown argument is refused, with a guess', () => {
 test('no argument that is not an object, and no object that fights back, gives another error', () => {
   const loud = { get top_k(): number { throw new Error('no') } }
   const list = new Proxy([], { get() { throw new Error('no') } })
-  for (const [kwargs, second] of [[null], [5], [[]], ['x'], [loud], [{ bad_words_ids: [list] }], [{ attention_mask: list }], [{}, null]]) {
-    expect(() => fromHuggingFace(kwargs as Record<string, unknown>, second as object)).toThrow(expect.objectContaining({ code: 'INVALID_OPTION' }))
+  for (const [kwargs, second] of [[null], [5], [[]], ['x'], [loud], [{ bad_words_ids: [list] }], [{ attention_mask: list }], [{},
+    null]]) {
+    expect(() => fromHuggingFace(kwargs as Record<string, unknown>,
+      second as object)).toThrow(expect.objectContaining({ code: 'INVALID_OPTION' }))
   }
   expect(fromHuggingFace(undefined as unknown as Record<string, unknown>).options).toEqual(twenty)
 })
@@ -227,9 +229,11 @@ const likely: Readonly<Record<string, fc.Arbitrary<unknown>>> = {
   min_length: fc.nat(60), num_beams: fc.integer({ min: 1, max: 5 }), num_return_sequences: fc.integer({ min: 1, max: 4 }),
   do_sample: fc.boolean(), eos_token_id: fc.oneof(fc.nat(300), fc.array(fc.nat(300), { maxLength: 4 })),
   bad_words_ids: fc.array(fc.array(fc.nat(9), { minLength: 1, maxLength: 2 }), { minLength: 1, maxLength: 9 }),
-  suppress_tokens: fc.array(fc.nat(500), { maxLength: 400 }), stop_strings: fc.array(fc.string({ minLength: 1 }), { minLength: 1, maxLength: 12 }),
+  suppress_tokens: fc.array(fc.nat(500), { maxLength: 400 }), stop_strings: fc.array(fc.string({ minLength: 1 }), { minLength: 1,
+    maxLength: 12 }),
   sequence_bias: fc.array(
-    fc.tuple(fc.array(fc.nat(9), { minLength: 1, maxLength: 2 }), fc.double({ min: -9, max: 9, noNaN: true })), { minLength: 1, maxLength: 9 }),
+    fc.tuple(fc.array(fc.nat(9), { minLength: 1, maxLength: 2 }), fc.double({ min: -9, max: 9, noNaN: true })), { minLength: 1,
+      maxLength: 9 }),
   forced_eos_token_id: fc.nat(300), repetition_penalty: fc.double({ min: 0.5, max: 2, noNaN: true }),
 }
 const call = fc.record(Object.fromEntries(Object.entries(everyArgument).map(([name, [neutral, effective]]) => [
