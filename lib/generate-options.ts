@@ -8,7 +8,7 @@ import {
   invalidOption, readBag, readBoolean, readChoice, readIds, readNumber, readProperty, readSalt, readSignal, show,
   type OptionBag,
 } from './option-reader.js'
-import { derivedRows, optionTable } from './option-table.js'
+import { derivedRows, optionLimits, optionTable } from './option-table.js'
 import type { PromptRules } from './prompt.js'
 
 const publicRows = optionTable.filter(row => !derivedRows.has(row.name))
@@ -16,8 +16,9 @@ const publicRows = optionTable.filter(row => !derivedRows.has(row.name))
 /** Every option of `generate`. */
 export const generateNames: ReadonlySet<string> = new Set<keyof GenerateOptions>([
   ...publicRows.map(row => row.name as keyof GenerateOptions),
-  'bias', 'allow', 'earlyStopping', 'beamScoring', 'padTo', 'stop', 'stopTokenIds', 'logprobsOf', 'speculate',
-  'onOverflow', 'signal', 'onAbort', 'queueTimeoutMs', 'cacheSalt', 'addSpecialTokens', 'parseSpecial', 'controlText',
+  'bias', 'biasSparesStops', 'allow', 'earlyStopping', 'beamScoring', 'padTo', 'stop', 'stopMatching', 'stopTokenIds',
+  'logprobsOf', 'speculate', 'onOverflow', 'signal', 'onAbort', 'queueTimeoutMs', 'cacheSalt',
+  'addSpecialTokens', 'parseSpecial', 'controlText',
 ])
 
 /** What checking options needs to know of the model. */
@@ -101,7 +102,7 @@ function readParams(bag: OptionBag, context: OptionContext, stop: readonly strin
     }
   }
   const padTo = readPadTo(bag, context)
-  const bias = readBias(bag, context)
+  const stopTokenIds = readStopIds(bag, context)
   return {
     ...scalars,
     ...(bag['seed'] === undefined ? { seed: randomSeed() } : {}),
@@ -112,8 +113,9 @@ function readParams(bag: OptionBag, context: OptionContext, stop: readonly strin
     earlyStopping: readEarlyStopping(bag),
     beamScoring: (readChoice(bag, 'beamScoring', ['hf-4.55', 'hf-4.31']) ?? context.compat) === 'hf-4.31' ? 1 : 0,
     stop,
-    stopTokenIds: readStopIds(bag, context),
-    ...bias,
+    stopHf: readChoice(bag, 'stopMatching', ['output', 'hf']) === 'hf',
+    stopTokenIds,
+    ...readBias(bag, context, stopTokenIds),
     ...readAllow(bag, context),
   }
 }
@@ -139,33 +141,38 @@ function readSpeculate(bag: OptionBag): boolean {
   throw invalidOption('speculate', value, "expected 'lookup' or false")
 }
 
-const maxStops = 8
-const maxStopBytes = 128
-
 function readStop(bag: OptionBag): string[] {
   const value = bag['stop']
   if (value === undefined) return []
   if (typeof value === 'string') return [checkStop(value)]
   if (!Array.isArray(value)) throw invalidOption('stop', value, 'expected text or an array of texts')
-  if (value.length > maxStops) {
-    throw invalidOption('stop', value, `has ${value.length} texts, expected at most ${maxStops}`)
+  const { stopStrings, stopBytes } = optionLimits
+  if (value.length > stopStrings) {
+    throw invalidOption('stop', value, `has ${value.length} texts, expected at most ${stopStrings}`)
   }
-  return Array.from(value as ArrayLike<unknown>, text => checkStop(text))
+  const texts = Array.from(value as ArrayLike<unknown>, text => checkStop(text))
+  const bytes = texts.reduce((sum, text) => sum + Buffer.byteLength(text), 0)
+  if (bytes <= stopBytes) return texts
+  throw invalidOption('stop', value, `has ${bytes} bytes of UTF-8 in all, expected at most ${stopBytes}`)
 }
 
 function checkStop(text: unknown): string {
   if (typeof text !== 'string') throw invalidOption('stop', text, 'expected text or an array of texts')
   if (text === '') throw invalidOption('stop', text, 'an empty text would stop everything')
-  const bytes = Buffer.byteLength(text)
-  if (bytes <= maxStopBytes) return text
-  throw invalidOption('stop', text, `has ${bytes} bytes of UTF-8, expected at most ${maxStopBytes}`)
+  const { stopBytes } = optionLimits
+  const bytes = text.length > stopBytes ? text.length : Buffer.byteLength(text)
+  if (bytes <= stopBytes) return text
+  throw invalidOption('stop', text, `has ${bytes} bytes of UTF-8, expected at most ${stopBytes}`)
 }
 
 function readStopIds(bag: OptionBag, context: OptionContext): Int32Array {
   const value = bag['stopTokenIds']
   if (value === undefined) return Int32Array.from(context.stopTokenIds)
   const ids = readIds(value, context.vocabSize, reason => invalidOption('stopTokenIds', value, reason))
-  return Int32Array.from(new Set(ids))
+  const distinct = Int32Array.from(new Set(ids))
+  if (distinct.length <= optionLimits.stopTokenIds) return distinct
+  throw invalidOption('stopTokenIds', value,
+    `has ${distinct.length} ids, expected at most ${optionLimits.stopTokenIds}`)
 }
 
 function readPadTo(bag: OptionBag, context: OptionContext): { length: number; tokenId: number } {
@@ -184,37 +191,86 @@ function readPadTo(bag: OptionBag, context: OptionContext): { length: number; to
   return { length, tokenId }
 }
 
-const maxBias = 4096
+type NativeBias = Pick<NativeParams, 'biasIds' | 'biasAmounts' | 'biasTokens' | 'biasValues'>
 
-function readBias(
-  bag: OptionBag, context: OptionContext,
-): { biasTokens: Int32Array[]; biasValues: Float64Array } {
+// Rules of one token come apart from the others: there may be one for every token of the vocabulary.
+function readBias(bag: OptionBag, context: OptionContext, stopTokenIds: Int32Array): NativeBias {
   const value = bag['bias']
-  if (value === undefined) return { biasTokens: [], biasValues: new Float64Array(0) }
   const complain = (reason: string): PolyLMError => invalidOption('bias', value, reason)
-  if (!Array.isArray(value)) throw complain('expected an array of [token or tokens, number]')
-  if (value.length > maxBias) throw complain(`has ${value.length} rules, expected at most ${maxBias}`)
-  const tokens: Int32Array[] = []
-  const values = new Float64Array(value.length)
-  for (let i = 0; i < values.length; i++) {
-    const rule: unknown = value[i]
-    if (!Array.isArray(rule) || rule.length !== 2) {
-      throw complain(`rule ${i} is ${show(rule)}, expected [token or tokens, number]`)
-    }
-    const [target, amount] = rule as [unknown, unknown]
-    if (typeof amount !== 'number' || Number.isNaN(amount) || amount === Infinity) {
-      throw complain(`rule ${i} adds ${show(amount)}, expected a number or -Infinity`)
-    }
-    const ids = readIds(typeof target === 'number' ? [target] : target, context.vocabSize,
-      reason => complain(`rule ${i}: ${reason}`))
-    if (ids.length === 0) throw complain(`rule ${i} has no tokens`)
-    tokens.push(ids)
-    values[i] = amount
+  const spared = readSpared(bag, context, stopTokenIds)
+  if (value !== undefined && !Array.isArray(value)) throw complain('expected an array of [token or tokens, number]')
+  const rules = (value ?? []) as readonly unknown[]
+  if (rules.length > optionLimits.biasTokens) {
+    throw complain(`has ${rules.length} rules, expected at most ${optionLimits.biasTokens}`)
   }
-  return { biasTokens: tokens, biasValues: values }
+  const ids = new Int32Array(rules.length)
+  const amounts = new Float64Array(rules.length)
+  const tokens: Int32Array[] = []
+  const values: number[] = []
+  let singles = 0
+  for (let i = 0; i < rules.length; i++) {
+    const [target, amount] = readRule(rules[i], i, complain)
+    const rule = readTarget(target, i, context, complain)
+    if (typeof rule !== 'number') {
+      tokens.push(rule)
+      values.push(amount)
+    } else if (amount !== -Infinity || !spared.has(rule)) {
+      ids[singles] = rule
+      amounts[singles++] = amount
+    }
+  }
+  const biasIds = ids.slice(0, singles)
+  checkOnce(biasIds, tokens, complain)
+  return {
+    biasIds, biasAmounts: amounts.slice(0, singles), biasTokens: tokens, biasValues: Float64Array.from(values),
+  }
 }
 
-const maxChoices = 1024
+/** A token, or several. */
+function readTarget(
+  target: unknown, i: number, context: OptionContext, complain: (reason: string) => PolyLMError,
+): number | Int32Array {
+  if (typeof target === 'number' && Number.isInteger(target) && target >= 0 && target < context.vocabSize) return target
+  const ids = readIds(typeof target === 'number' ? [target] : target, context.vocabSize,
+    reason => complain(`rule ${i}: ${reason}`))
+  if (ids.length === 0) throw complain(`rule ${i} has no tokens`)
+  return ids.length === 1 ? ids[0] ?? 0 : ids
+}
+
+function readRule(rule: unknown, i: number, complain: (reason: string) => PolyLMError): readonly [unknown, number] {
+  if (!Array.isArray(rule) || rule.length !== 2) {
+    throw complain(`rule ${i} is ${show(rule)}, expected [token or tokens, number]`)
+  }
+  const [target, amount] = rule as [unknown, unknown]
+  if (typeof amount === 'number' && !Number.isNaN(amount) && amount !== Infinity) return [target, amount]
+  throw complain(`rule ${i} adds ${show(amount)}, expected a number or -Infinity`)
+}
+
+function checkOnce(
+  singles: Int32Array, sequences: readonly Int32Array[], complain: (reason: string) => PolyLMError,
+): void {
+  const count = sequences.reduce((sum, ids) => sum + ids.length, singles.length)
+  if (count > optionLimits.biasTokens) {
+    throw complain(`has ${count} token ids, expected at most ${optionLimits.biasTokens}`)
+  }
+  const sorted = singles.slice().sort()
+  const twice = sorted.find((id, i) => i > 0 && id === sorted[i - 1])
+  if (twice !== undefined) throw complain(`token ${twice} has two rules, expected one for each token or sequence`)
+  const seen = new Set<string>()
+  for (const ids of sequences) {
+    const key = ids.join()
+    if (seen.has(key)) throw complain(`the tokens ${show(key)} have two rules, expected one for each token or sequence`)
+    seen.add(key)
+  }
+}
+
+// The stop tokens among biasSparesStops.
+function readSpared(bag: OptionBag, context: OptionContext, stopTokenIds: Int32Array): Set<number> {
+  const value = bag['biasSparesStops']
+  if (value === undefined) return new Set()
+  const ids = new Set(readIds(value, context.vocabSize, reason => invalidOption('biasSparesStops', value, reason)))
+  return new Set(stopTokenIds.filter(id => ids.has(id)))
+}
 
 function readAllow(
   bag: OptionBag, context: OptionContext,
@@ -232,8 +288,9 @@ function readAllow(
     if (ids.length === 0) throw complain('tokens is empty: nothing would be left to generate')
     return { allowTokens: Int32Array.from(new Set(ids)), allowChoices: [] }
   }
-  if (!Array.isArray(choices) || choices.length === 0 || choices.length > maxChoices) {
-    throw complain(`expected choices to be an array of 1 to ${maxChoices} continuations`)
+  const { allowChoices } = optionLimits
+  if (!Array.isArray(choices) || choices.length === 0 || choices.length > allowChoices) {
+    throw complain(`expected choices to be an array of 1 to ${allowChoices} continuations`)
   }
   return {
     allowTokens: nothing,

@@ -7,7 +7,7 @@ import { encodeText, prepareGenerate, runGenerate, runStream, withValue } from '
 import { PolyLMError, type ErrorCode } from './errors.js'
 import { generateEach, type GenerateInput, type GenerateManyItem } from './generate-each.js'
 import { checkGenerate, type CheckedGenerate } from './generate-options.js'
-import { toHuggingFace } from './hugging-face.js'
+import { notInHuggingFace, toHuggingFace } from './hugging-face.js'
 import { checkEstimate, checkLoad, contextOf } from './load-options.js'
 import { loadModel } from './load.js'
 import { estimateMemory, nativeDevices, type MemoryEstimate } from './memory.js'
@@ -94,8 +94,10 @@ export interface Explanation {
   /** Given options that have no effect. */
   readonly inert: readonly string[]
   readonly stopTokenIds: readonly number[]
-  /** Keyword arguments that make transformers' generate() do the same. */
+  /** Keyword arguments that make transformers' generate() do the same, but for `notInHuggingFace`. */
   readonly huggingFace: Readonly<Record<string, unknown>>
+  /** Given options that have no counterpart there. */
+  readonly notInHuggingFace: readonly string[]
 }
 
 /**
@@ -264,6 +266,7 @@ class LoadedModel implements Model {
       inert: inert.filter(name => checked.given[name] !== undefined),
       stopTokenIds,
       huggingFace: toHuggingFace(checked.given, stopTokenIds, limited),
+      notInHuggingFace: notInHuggingFace(checked.given),
     }
   }
 

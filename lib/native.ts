@@ -20,6 +20,10 @@ export interface NativeParams {
   readonly beamScoring: number
   readonly stop: readonly string[]
   readonly stopTokenIds: Int32Array
+  /** Bias rules of one token. */
+  readonly biasIds: Int32Array
+  readonly biasAmounts: Float64Array
+  /** Bias rules of several tokens. */
   readonly biasTokens: readonly Int32Array[]
   readonly biasValues: Float64Array
   readonly allowTokens: Int32Array
@@ -217,6 +221,7 @@ export interface NativeParamRow {
 export interface Native {
   describe(): {
     readonly params: readonly NativeParamRow[]
+    readonly limits: Readonly<Record<string, number>>
     readonly errorCodes: readonly string[]
     readonly compiler: string
     readonly cuda: boolean

@@ -150,10 +150,17 @@ export interface GenerateOptions extends PromptOptions {
   readonly frequencyPenalty?: number | undefined
   /**
    * Added to the score of a token, or of the last token of a sequence when the tokens before it were
-   * just produced. `-Infinity` bans.
+   * just produced. `-Infinity` bans. Each token or sequence once; up to a rule for every token of the
+   * vocabulary (1,048,576 token ids in all; more than 1,024 rules cost a look at every token in each step).
    * @default none
    */
   readonly bias?: ReadonlyArray<readonly [number | ArrayLike<number>, number]> | undefined
+  /**
+   * Tokens whose ban by `bias` does not count where they are stop tokens: Hugging Face's rule for
+   * `bad_words_ids`. `fromHuggingFace` sets it when the stop tokens are the model's own.
+   * @default none
+   */
+  readonly biasSparesStops?: ArrayLike<number> | undefined
   /**
    * Only these tokens, or exactly one of these continuations (text or token ids, encoded without
    * special tokens).
@@ -183,12 +190,20 @@ export interface GenerateOptions extends PromptOptions {
   readonly padTo?: { readonly length: number; readonly tokenId: number } | undefined
   /** Outputs per prompt, 1..16 and at most `numBeams` with beams. Greedy with n > 1 throws. @default 1 */
   readonly n?: number | undefined
-  /** Text at which an output ends; at most 8 strings of at most 128 bytes of UTF-8. @default none */
+  /** Text at which an output ends; at most 1,024 strings, together 65,536 bytes of UTF-8. @default none */
   readonly stop?: string | readonly string[] | undefined
+  /**
+   * `output`: `stop` is looked for in the text of the output alone, and cut off (see `includeStop`). `hf`: as
+   * Hugging Face's `stop_strings`: the match may begin in the prompt, special tokens count as their names, a
+   * character that comes as several byte tokens matches nothing, and nothing is cut: the token that completes
+   * the match stays whole.
+   * @default 'output'
+   */
+  readonly stopMatching?: 'output' | 'hf' | undefined
   /** Keep the stop string at the end of `text`. @default false */
   readonly includeStop?: boolean | undefined
   /**
-   * Tokens that end an output; a given list replaces the default and `[]` disables.
+   * Tokens that end an output, at most 64; a given list replaces the default and `[]` disables.
    * @default model.info.stopTokenIds
    */
   readonly stopTokenIds?: ArrayLike<number> | undefined

@@ -3,6 +3,7 @@
 // Trap: the vocabulary-wide log-softmax stays in the core; only chosen numbers come here.
 import { linkedController } from './abort.js'
 import { startCall } from './call.js'
+import { compensatedSum } from './compensated-sum.js'
 import { encodeText, type Core } from './core.js'
 import { readTokens, type TokenLogprob } from './events.js'
 import { readRules } from './generate-options.js'
@@ -14,6 +15,7 @@ import {
 } from './option-reader.js'
 import { PolyLMError } from './errors.js'
 import { invalidPrompt, promptIds, promptParts } from './prompt.js'
+import { pythonRstrip } from './python-text.js'
 
 /** What `logits` gives: row-major. */
 export interface LogitsResult {
@@ -25,11 +27,21 @@ export interface LogitsResult {
 
 /** What `loglikelihood` gives for one item. */
 export interface LoglikelihoodResult {
-  /** Sum over the continuation's tokens. */
+  /**
+   * Sum over `tokenLogprobs`, compensated (Neumaier) and in the order of tokens: the sum() of Python from 3.12
+   * on, whose older versions may differ in the last digit.
+   */
   readonly logprob: number
-  /** Every token of the continuation is the most probable one at its place. */
+  /**
+   * Every token of the continuation is the most probable one at its place; among equal logits that is the lowest
+   * id. (lm-evaluation-harness over an API counts every token of the best value as greedy.)
+   */
   readonly isGreedy: boolean
-  /** The continuation's tokens. */
+  /**
+   * The continuation's tokens that were scored: after an empty context not the first one if it is `prefixToken`
+   * itself, which then is the context; none where context and continuation together have no more tokens than the
+   * context alone. Both are rules of lm-evaluation-harness; without a token `logprob` is 0 and `isGreedy` true.
+   */
   readonly tokens: Int32Array
   readonly tokenLogprobs: Float32Array
   /** UTF-8 bytes of the continuation; 0 for token ids without a tokenizer. */
@@ -38,7 +50,7 @@ export interface LoglikelihoodResult {
 
 /** What `score` gives. */
 export interface ScoreResult {
-  /** Sum of the log-probabilities of the scored tokens. */
+  /** Sum of the log-probabilities of the scored tokens, as in {@link LoglikelihoodResult}. */
   readonly logprob: number
   /** How many were scored. */
   readonly count: number
@@ -122,7 +134,7 @@ export async function score(core: Core, prompt: unknown, options: unknown): Prom
   const shift = prefix === undefined ? 1 : 0
   const tokens = results.flatMap(({ scored, greedy }) => unpackScored(scored, greedy.length))
     .map((token, i) => withRange(token, ranges, i + shift))
-  const logprob = tokens.reduce((sum, token) => sum + token.logprob, 0)
+  const logprob = compensatedSum(tokens.map(token => token.logprob))
   const bytes = bytesOf(core, prompt, ids)
   return {
     logprob,
@@ -202,7 +214,7 @@ export async function loglikelihood(
   let done = 0
   return await mapLimited(list, signal, async (item, stop, index) => {
     const pair = await encodePair(core, item, index, given)
-    const native = await submitWhenRoom(() => run(core, {
+    const native = pair.scoreFrom === pair.ids.length ? nothingScored : await submitWhenRoom(() => run(core, {
       kind: 1, prompt: [{ ids: pair.ids, control: false }], scoreFrom: pair.scoreFrom, truncateLeft, cacheSalt,
     }, stop), stop)
     onProgress?.({ done: ++done, total: list.length })
@@ -214,6 +226,10 @@ function itemsOf(items: unknown): unknown[] {
   const iterable = items as Iterable<unknown> | null | undefined
   if (typeof items !== 'string' && typeof iterable?.[Symbol.iterator] === 'function') return [...iterable]
   throw invalidPrompt('items', `items is ${show(items)}, expected an iterable of { context, continuation }`)
+}
+
+const nothingScored: Pick<NativeResult, 'scored' | 'greedy'> = {
+  scored: new Float64Array(0), greedy: new Uint8Array(0),
 }
 
 interface Pair {
@@ -228,15 +244,30 @@ async function encodePair(core: Core, item: unknown, index: number, prefix: numb
   }
   const context = readProperty(item, 'context')
   const continuation = readProperty(item, 'continuation')
-  const empty = isEmpty(context)
-  const [before, after] = typeof context === 'string' && typeof continuation === 'string' && !empty
+  if (isEmpty(context)) return afterPrefix(core, continuation, await idsOf(core, continuation, true), index, prefix)
+  const joint = typeof context === 'string' && typeof continuation === 'string'
+  const [before, after] = joint
     ? jointIds(core, context, continuation)
-    : [empty ? new Int32Array(0) : await idsOf(core, context, true), await idsOf(core, continuation, empty)]
+    : [await idsOf(core, context, true), await idsOf(core, continuation, false)]
+  if (after.length === 0 && (!joint || continuation === '')) throw nothingToScore(index)
+  // White space alone is a context without tokens.
   const start = before.length > 0 ? before : Int32Array.of(prefixOf(core, prefix, index))
-  if (after.length === 0) throw invalidPrompt('empty', `the continuation of item ${index} has no tokens`, { index })
   const bytes = bytesOf(core, continuation, after)
   return { ids: Int32Array.from([...start, ...after]), scoreFrom: start.length, bytes }
 }
+
+// A continuation that begins with the prefix token brings its own context.
+function afterPrefix(
+  core: Core, continuation: unknown, after: Int32Array, index: number, given: number | undefined,
+): Pair {
+  if (after.length === 0) throw nothingToScore(index)
+  const prefix = prefixOf(core, given, index)
+  const ids = after[0] === prefix ? after : Int32Array.from([prefix, ...after])
+  return { ids, scoreFrom: 1, bytes: bytesOf(core, continuation, after) }
+}
+
+const nothingToScore = (index: number): PolyLMError =>
+  invalidPrompt('empty', `the continuation of item ${index} has no tokens`, { index })
 
 function isEmpty(context: unknown): boolean {
   if (context === '') return true
@@ -257,11 +288,10 @@ function prefixOf(core: Core, given: number | undefined, index: number): number 
 function jointIds(core: Core, context: string, continuation: string): [Int32Array, Int32Array] {
   if (continuation === '') return [Int32Array.of(0), new Int32Array(0)]
   const rules = { addSpecialTokens: false, parseSpecial: true, atStart: true }
-  const kept = context.trimEnd()
+  const kept = pythonRstrip(context)
   const whole = encodeText(core, context + continuation, rules)
   const alone = kept === '' ? new Int32Array(0) : encodeText(core, kept, rules)
-  const length = Math.max(0, Math.min(alone.length, whole.length - 1))
-  return [whole.slice(0, length), whole.slice(length)]
+  return [alone.length < whole.length ? whole.slice(0, alone.length) : whole, whole.slice(alone.length)]
 }
 
 async function idsOf(core: Core, prompt: unknown, atStart: boolean): Promise<Int32Array> {
@@ -275,11 +305,11 @@ async function idsOf(core: Core, prompt: unknown, atStart: boolean): Promise<Int
   return await fromCore(() => core.engine.native.tokenize({ kind: 1, prompt: parts, addSpecialTokens: false }))
 }
 
-function toPairResult(native: NativeResult, pair: Pair): LoglikelihoodResult {
+function toPairResult(native: Pick<NativeResult, 'scored' | 'greedy'>, pair: Pair): LoglikelihoodResult {
   const scored = unpackScored(native.scored, native.greedy.length)
   const tokenLogprobs = Float32Array.from(scored, token => token.logprob)
   return {
-    logprob: scored.reduce((sum, token) => sum + token.logprob, 0),
+    logprob: compensatedSum(tokenLogprobs),
     isGreedy: native.greedy.every(flag => flag === 1),
     tokens: Int32Array.from(scored, token => token.id),
     tokenLogprobs,

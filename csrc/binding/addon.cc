@@ -33,6 +33,7 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
   return guard(env, [&] {
     Napi::Object object = Napi::Object::New(env);
     object.Set("params", describe_params(env));
+    object.Set("limits", describe_limits(env));
     const Napi::Array codes = Napi::Array::New(env);
     for (int i = 0; i < kCodeCount; ++i) {
       codes.Set(static_cast<uint32_t>(i), code_name(static_cast<Code>(i)));

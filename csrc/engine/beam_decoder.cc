@@ -138,7 +138,7 @@ BeamDecoder::BeamDecoder(DecodeContext context)
 // Room for the scores of rows: the one being scored may be a full one.
 void BeamDecoder::reserve_rows() {
   for (RowPlan& plan : plans_) processors_.reserve(&plan);
-  const int64_t listed = processors_.most_listed();
+  const int64_t listed = processors_.most_edits();
   const bool wide = processors_.needs_full() ||
                     (context_.sampling() ? warpers_.may_need_full()
                                          : rule_.candidates() > kCandidates);
@@ -157,13 +157,15 @@ void BeamDecoder::reserve_rows() {
 SelectNeeds BeamDecoder::needs(int64_t h, std::vector<int32_t>* listed) {
   RowPlan& plan = plans_[static_cast<size_t>(h)];
   processors_.plan(beams_[static_cast<size_t>(h)].row, &plan);
-  for (const Edit& edit : plan.edits) listed->push_back(edit.id);
+  for (int64_t i = 0; i < plan.listed(); ++i) {
+    listed->push_back(plan.edits[static_cast<size_t>(i)].id);
+  }
   SelectNeeds needs;
   needs.temperature = context_.sampling() ? static_cast<float>(params_.temperature) : 1.0F;
   plan.temperature = static_cast<double>(needs.temperature);
   const bool wide = context_.sampling() ? warpers_.may_need_full()
                                         : rule_.candidates() > kCandidates;
-  needs.keep_full = plan.rest == RestTokens::kMask || (plan.rest == RestTokens::kKeep && wide);
+  needs.keep_full = plan.needs_row() || (plan.rest == RestTokens::kKeep && wide);
   return needs;
 }
 
@@ -189,9 +191,9 @@ void BeamDecoder::score_row(const SelectResult& row, int64_t h, FullRows& full) 
   if (!row.finite) fail_not_finite(generated_);
   const auto at = static_cast<size_t>(h);
   const RowPlan& plan = plans_[at];
-  const double log_z = raw_log_sum(row, static_cast<int64_t>(plan.edits.size()));
+  const double log_z = raw_log_sum(row, plan.listed());
   const int64_t wanted = rule_.candidates();
-  bool complete = plan.rest != RestTokens::kMask;
+  bool complete = !plan.needs_row();
   if (complete) {
     scratch_.build(row, plan, processors_, log_z);
     complete = process(h);

@@ -24,8 +24,8 @@ void top_of_model(const SelectResult& row, const RowPlan& plan, double log_z, in
   for (int64_t i = 0; i < std::min(k, row.candidate_count); ++i) {
     out->push_back({row.candidate_ids[i], row.candidate_logits[i]});
   }
-  for (size_t i = 0; i < plan.edits.size(); ++i) {
-    const TokenAlternative entry{plan.edits[i].id, row.listed_logits[i]};
+  for (int64_t i = 0; i < plan.listed(); ++i) {
+    const TokenAlternative entry{plan.edits[static_cast<size_t>(i)].id, row.listed_logits[i]};
     const bool full = static_cast<int64_t>(out->size()) == k;
     if (full && !better(entry, out->back())) continue;
     if (full) out->pop_back();

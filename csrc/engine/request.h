@@ -23,6 +23,12 @@ struct BiasRule {
   float value = 0.0F;
 };
 
+// A rule of one token.
+struct TokenBias {
+  int32_t id = 0;
+  float value = 0.0F;
+};
+
 struct SamplingParams {
   // The scalars of sampling_params.def. kInt -> int64_t, kReal -> double, kBool -> bool.
 #define ROW_kInt(name, value) int64_t name = value;
@@ -39,8 +45,11 @@ struct SamplingParams {
   std::vector<std::string> stop;        // UTF-8, none empty
   std::vector<int32_t> stop_token_ids;  // distinct, in [0, V)
   std::vector<BiasRule> bias;
+  std::vector<TokenBias> token_bias;  // more rules, compact: there may be one for each token
   std::vector<int32_t> allow_tokens;                // distinct; empty: everything
   std::vector<std::vector<int32_t>> allow_choices;  // token sequences of which one must come out
+
+  bool has_bias() const { return !bias.empty() || !token_bias.empty(); }
 };
 
 // A part of a prompt: text (control tokens never recognised in it unless parse_special) or ids.

@@ -51,7 +51,7 @@ class SampleDecoder final : public Decoder {
     for (RowPlan& plan : plans_) processors_.reserve(&plan);
     const bool full = processors_.needs_full() ||
                       (context_.sampling() && warpers_.may_need_full());
-    scores_.reserve(processors_.most_listed(), full ? context_.vocab : 0);
+    scores_.reserve(processors_.most_edits(), full ? context_.vocab : 0);
     if (full) warpers_.reserve(context_.vocab);
     draft_.reserve(static_cast<size_t>(kMostDraft));
     running_.reserve(outputs_.size());
@@ -108,12 +108,13 @@ SelectNeeds SampleDecoder::needs(int64_t h, std::vector<int32_t>* listed) {
   if (!draft_.empty()) row.insert(row.end(), draft_.begin(), draft_.begin() + h);
   processors_.plan(row, &plan);
   row.resize(size);
-  for (const Edit& edit : plan.edits) listed->push_back(edit.id);
+  for (int64_t i = 0; i < plan.listed(); ++i) {
+    listed->push_back(plan.edits[static_cast<size_t>(i)].id);
+  }
   const bool rest_matters = plan.rest == RestTokens::kKeep && context_.sampling();
   SelectNeeds needs;
   needs.temperature = context_.sampling() ? static_cast<float>(params_.temperature) : 1.0F;
-  needs.keep_full =
-      plan.rest == RestTokens::kMask || (rest_matters && warpers_.may_need_full());
+  needs.keep_full = plan.needs_row() || (rest_matters && warpers_.may_need_full());
   plan.temperature = static_cast<double>(needs.temperature);
   return needs;
 }
@@ -122,7 +123,7 @@ SelectNeeds SampleDecoder::needs(int64_t h, std::vector<int32_t>* listed) {
 bool SampleDecoder::prepare(const SelectResult& row, int64_t h, FullRows& full) {
   const RowPlan& plan = plans_[static_cast<size_t>(h)];
   if (!row.finite) return false;
-  bool complete = plan.rest != RestTokens::kMask;
+  bool complete = !plan.needs_row();
   if (complete) {
     scores_.build(row, plan, processors_, 0.0);
     complete = !context_.sampling() || warpers_.run(&scores_);
@@ -132,7 +133,7 @@ bool SampleDecoder::prepare(const SelectResult& row, int64_t h, FullRows& full) 
     if (context_.sampling()) POLYLM_CHECK(warpers_.run(&scores_));
   }
   if (scores_.entries().empty()) return false;
-  logprobs_.start(row, plan, raw_log_sum(row, static_cast<int64_t>(plan.edits.size())), &scores_);
+  logprobs_.start(row, plan, raw_log_sum(row, plan.listed()), &scores_);
   return true;
 }
 

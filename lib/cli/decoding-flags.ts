@@ -86,6 +86,10 @@ export const decodingFlags: Readonly<Record<string, readonly Row[]>> = {
     { option: 'stop', value: 'text', parse: append, help: 'end at this text; may be given several times' },
     { option: 'includeStop', help: 'keep the stop text in the output' },
     {
+      option: 'stopMatching', value: 'how', choices: ['output', 'hf'],
+      help: 'where --stop is looked for: in the output, or as Hugging Face does, across the prompt\'s end too',
+    },
+    {
       option: 'stopTokenIds', value: 'ids', parse: integerList,
       help: 'end at one of these tokens, as in 2,255999 (default: the model\'s; none: never)',
     },

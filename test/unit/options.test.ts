@@ -145,9 +145,11 @@ describe('lists and choices', () => {
     expect(checkGenerate({ stop: ['a', 'é'] }, context).stop).toEqual(['a', 'é'])
     expect(refusal({ stop: '' }).option).toBe('stop')
     expect(refusal({ stop: ['a', 5] }).option).toBe('stop')
-    expect(refusal({ stop: Array(9).fill('a') }).message).toContain('at most 8')
-    expect(refusal({ stop: 'é'.repeat(65) }).message).toContain('130 bytes')
-    expect(checkGenerate({ stop: 'é'.repeat(64) }, context).stop).toHaveLength(1)
+    expect(refusal({ stop: Array(1025).fill('a') }).message).toContain('at most 1024')
+    expect(refusal({ stop: 'é'.repeat(32_769) }).message).toContain('65538 bytes')
+    expect(refusal({ stop: ['x'.repeat(65_000), 'y'.repeat(537)] }).message).toContain('65537 bytes of UTF-8 in all')
+    expect(checkGenerate({ stop: 'é'.repeat(32_768) }, context).stop).toHaveLength(1)
+    expect(checkGenerate({ stop: Array.from({ length: 1024 }, (_, i) => `${i}`) }, context).stop).toHaveLength(1024)
     expect(refusal({ stop: 'a' }, { ...context, hasTokenizer: false }).code).toBe('TOKENIZER_MISSING')
   })
 
@@ -156,15 +158,37 @@ describe('lists and choices', () => {
     expect(Array.from(checkGenerate({ stopTokenIds: [] }, context).params.stopTokenIds)).toEqual([])
     expect(Array.from(checkGenerate({ stopTokenIds: [5, 5, 6] }, context).params.stopTokenIds)).toEqual([5, 6])
     expect(refusal({ stopTokenIds: [512] }).message).toContain('expected an integer from 0 to 511')
+    expect(refusal({ stopTokenIds: Array.from({ length: 65 }, (_, i) => i) }).message).toContain('expected at most 64')
   })
 
   test('bias', () => {
-    const { params } = checkGenerate({ bias: [[3, -Infinity], [[4, 5], 1.5]] }, context)
-    expect(params.biasTokens.map(ids => Array.from(ids))).toEqual([[3], [4, 5]])
-    expect(Array.from(params.biasValues)).toEqual([-Infinity, 1.5])
-    for (const bias of [[[3, Infinity]], [[3, NaN]], [[3]], [[[], 1]], [[512, 1]], {}, 'x', [3]]) {
-      expect(refusal({ bias }).option).toBe('bias')
-    }
+    const { params } = checkGenerate({ bias: [[3, -Infinity], [[4, 5], 1.5], [[6], 2]] }, context)
+    expect([Array.from(params.biasIds), Array.from(params.biasAmounts)]).toEqual([[3, 6], [-Infinity, 2]])
+    expect(params.biasTokens.map(ids => Array.from(ids))).toEqual([[4, 5]])
+    expect(Array.from(params.biasValues)).toEqual([1.5])
+    for (const bias of [
+      [[3, Infinity]], [[3, NaN]], [[3]], [[[], 1]], [[512, 1]], [[-1, 1]], [[1.5, 1]], {}, 'x', [3], [[3, 1], [[3], 1]],
+      [[[3, 4], 1], [[3, 4], 2]],
+    ]) expect(refusal({ bias }).option).toBe('bias')
+    const long = Array.from({ length: 3 }, (_, i) => [new Int32Array(400_000).fill(i), 1])
+    expect(refusal({ bias: long }).message).toContain('has 1200000 token ids, expected at most 1048576')
+  })
+
+  test('biasSparesStops: a ban does not count for a stop token', () => {
+    const bias = [[2, -Infinity], [511, -Infinity], [[511, 3], -Infinity], [7, -Infinity]]
+    const ids = (more: object): number[] => Array.from(checkGenerate({ bias, ...more }, context).params.biasIds)
+    expect(ids({})).toEqual([2, 511, 7])
+    expect(ids({ biasSparesStops: [2, 7] })).toEqual([511, 7])
+    expect(ids({ biasSparesStops: [2, 7], stopTokenIds: [7] })).toEqual([2, 511])
+    expect(checkGenerate({ bias, biasSparesStops: [511] }, context).params.biasTokens).toHaveLength(1)
+    expect(Array.from(checkGenerate({ bias: [[2, 3]], biasSparesStops: [2] }, context).params.biasIds)).toEqual([2])
+    expect(refusal({ biasSparesStops: [512] }).option).toBe('biasSparesStops')
+  })
+
+  test('stopMatching', () => {
+    expect(checkGenerate({ stop: 'a', stopMatching: 'hf' }, context).params['stopHf']).toBe(true)
+    expect(checkGenerate({ stop: 'a', stopMatching: 'output' }, context).params['stopHf']).toBe(false)
+    expect(refusal({ stopMatching: 'prompt' }).option).toBe('stopMatching')
   })
 
   test('allow', () => {
