@@ -10,6 +10,7 @@ import {
 } from './option-reader.js'
 import { derivedRows, optionTable } from './option-table.js'
 import type { PromptRules } from './prompt.js'
+import { impliedBy } from './sampling.js'
 
 const publicRows = optionTable.filter(row => !derivedRows.has(row.name))
 
@@ -104,6 +105,7 @@ function readParams(bag: OptionBag, context: OptionContext, stop: readonly strin
   const bias = readBias(bag, context)
   return {
     ...scalars,
+    ...(bag['temperature'] === undefined ? { temperature: readImpliedTemperature(bag) } : {}),
     ...(bag['seed'] === undefined ? { seed: randomSeed() } : {}),
     logprobsProcessed: readChoice(bag, 'logprobsOf', ['model', 'processed']) === 'processed',
     speculateLookup: readSpeculate(bag),
@@ -116,6 +118,19 @@ function readParams(bag: OptionBag, context: OptionContext, stop: readonly strin
     ...bias,
     ...readAllow(bag, context),
   }
+}
+
+// A sampling option without a temperature means temperature 1, as in transformers and OpenAI's interface.
+function readImpliedTemperature(bag: OptionBag): number {
+  const name = impliedBy(bag)
+  if (name === undefined) return 0
+  const beams = bag['numBeams']
+  if (typeof beams === 'number' && beams > 1 && bag['sampleBeams'] !== true) {
+    throw invalidOption(name, bag[name],
+      `with numBeams ${beams}, expected sampleBeams: true to sample the candidates of the beams`,
+      'temperature: 0 beside it decodes without sampling')
+  }
+  return 1
 }
 
 // 53 random bits: every seed that is made up can be given back as an option.
@@ -185,6 +200,8 @@ function readPadTo(bag: OptionBag, context: OptionContext): { length: number; to
 }
 
 const maxBias = 4096
+// Scores are float32: a finite bias beyond its range would be an infinite one.
+const maxBiasValue = 3.4028234663852886e38
 
 function readBias(
   bag: OptionBag, context: OptionContext,
@@ -202,8 +219,10 @@ function readBias(
       throw complain(`rule ${i} is ${show(rule)}, expected [token or tokens, number]`)
     }
     const [target, amount] = rule as [unknown, unknown]
-    if (typeof amount !== 'number' || Number.isNaN(amount) || amount === Infinity) {
-      throw complain(`rule ${i} adds ${show(amount)}, expected a number or -Infinity`)
+    const inRange = typeof amount === 'number' && (amount === -Infinity || Math.abs(amount) <= maxBiasValue)
+    if (!inRange) {
+      throw complain(
+        `rule ${i} adds ${show(amount)}, expected a number from -${maxBiasValue} to ${maxBiasValue} or -Infinity`)
     }
     const ids = readIds(typeof target === 'number' ? [target] : target, context.vocabSize,
       reason => complain(`rule ${i}: ${reason}`))

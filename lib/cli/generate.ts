@@ -1,6 +1,7 @@
 // generate.ts: `polylm generate`: one completion, streamed to standard output. Many of them: generate-many.ts.
 import { Command, Option } from 'commander'
 import type { GenerateOptions, GenerateResult, GenerateStream } from '../index.js'
+import { samples } from '../sampling.js'
 import { addDecodingFlags, decodingOptions } from './decoding-flags.js'
 import { exitCodes, QuietFailure, UsageError } from './failure.js'
 import { generateMany } from './generate-many.js'
@@ -57,7 +58,7 @@ async function generate(command: Command): Promise<void> {
       : await printStream(await model.stream(prompt, options))
     if (json === true) await printJson(result.toJSON())
     else if (result.outputs.length > 1) await printOutputs(result)
-    if (stats === true) note(statsLine(result, (decoding.temperature ?? 0) > 0))
+    if (stats === true) note(statsLine(result, samples({ ...decoding })))
     if (interrupt.pressed) throw new QuietFailure(exitCodes.interrupted)
   })
 }
