@@ -12,6 +12,7 @@ export interface TopLogprob {
 /** A token with its log-probability. */
 export interface TokenLogprob {
   readonly id: number
+  /** Natural logarithm; finite, at least float32's lowest number (-3.4028234663852886e+38), so JSON keeps it. */
   readonly logprob: number
   /** Where its text begins in the output's `text`, in UTF-16 code units. */
   readonly start: number

@@ -10,6 +10,7 @@ import {
 } from './option-reader.js'
 import { derivedRows, optionLimits, optionTable } from './option-table.js'
 import type { PromptRules } from './prompt.js'
+import { impliedBy } from './sampling.js'
 
 const publicRows = optionTable.filter(row => !derivedRows.has(row.name))
 
@@ -105,6 +106,7 @@ function readParams(bag: OptionBag, context: OptionContext, stop: readonly strin
   const stopTokenIds = readStopIds(bag, context)
   return {
     ...scalars,
+    ...(bag['temperature'] === undefined ? { temperature: readImpliedTemperature(bag) } : {}),
     ...(bag['seed'] === undefined ? { seed: randomSeed() } : {}),
     logprobsProcessed: readChoice(bag, 'logprobsOf', ['model', 'processed']) === 'processed',
     speculateLookup: readSpeculate(bag),
@@ -118,6 +120,19 @@ function readParams(bag: OptionBag, context: OptionContext, stop: readonly strin
     ...readBias(bag, context, stopTokenIds),
     ...readAllow(bag, context),
   }
+}
+
+// A sampling option without a temperature means temperature 1, as in transformers and OpenAI's interface.
+function readImpliedTemperature(bag: OptionBag): number {
+  const name = impliedBy(bag)
+  if (name === undefined) return 0
+  const beams = bag['numBeams']
+  if (typeof beams === 'number' && beams > 1 && bag['sampleBeams'] !== true) {
+    throw invalidOption(name, bag[name],
+      `with numBeams ${beams}, expected sampleBeams: true to sample the candidates of the beams`,
+      'temperature: 0 beside it decodes without sampling')
+  }
+  return 1
 }
 
 // 53 random bits: every seed that is made up can be given back as an option.
@@ -193,6 +208,9 @@ function readPadTo(bag: OptionBag, context: OptionContext): { length: number; to
 
 type NativeBias = Pick<NativeParams, 'biasIds' | 'biasAmounts' | 'biasTokens' | 'biasValues'>
 
+// Scores are float32: a finite bias beyond its range would be an infinite one.
+const maxBiasValue = 3.4028234663852886e38
+
 // Rules of one token come apart from the others: there may be one for every token of the vocabulary.
 function readBias(bag: OptionBag, context: OptionContext, stopTokenIds: Int32Array): NativeBias {
   const value = bag['bias']
@@ -242,8 +260,8 @@ function readRule(rule: unknown, i: number, complain: (reason: string) => PolyLM
     throw complain(`rule ${i} is ${show(rule)}, expected [token or tokens, number]`)
   }
   const [target, amount] = rule as [unknown, unknown]
-  if (typeof amount === 'number' && !Number.isNaN(amount) && amount !== Infinity) return [target, amount]
-  throw complain(`rule ${i} adds ${show(amount)}, expected a number or -Infinity`)
+  if (typeof amount === 'number' && (amount === -Infinity || Math.abs(amount) <= maxBiasValue)) return [target, amount]
+  throw complain(`rule ${i} adds ${show(amount)}, expected a number from -${maxBiasValue} to ${maxBiasValue} or -Infinity`)
 }
 
 function checkOnce(

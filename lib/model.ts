@@ -261,12 +261,13 @@ class LoadedModel implements Model {
     const maxTokens = Number(checked.params['maxTokens'])
     const room = prompt === undefined ? maxTokens : core.contextSize - promptLength(core, prompt, checked)
     const limited = checked.maxTokensGiven ? maxTokens : Math.max(1, Math.min(maxTokens, room))
+    const decided = { ...checked.given, temperature: checked.params['temperature'] }
     return {
       processors,
       inert: inert.filter(name => checked.given[name] !== undefined),
       stopTokenIds,
-      huggingFace: toHuggingFace(checked.given, stopTokenIds, limited),
-      notInHuggingFace: notInHuggingFace(checked.given),
+      huggingFace: toHuggingFace(decided, stopTokenIds, limited),
+      notInHuggingFace: notInHuggingFace(decided),
     }
   }
 

@@ -126,19 +126,25 @@ export interface GenerateOptions extends PromptOptions {
   readonly maxTokens?: number | undefined
   /** No end-of-sequence token before so many new tokens, 0..maxTokens. @default 0 */
   readonly minTokens?: number | undefined
-  /** 0 is greedy; above 0 tokens are sampled, 0..100. @default 0 */
+  /**
+   * 0 is greedy; above 0 tokens are sampled, 0..100. Values below 1e-30 count as 1e-30, where the best tokens
+   * have all the probability. Without it, an option that only sampling can follow (`topK`, `topP`, `minP`,
+   * `typicalP`, `epsilonCutoff`, `etaCutoff`, and `sampleBeams` with beams) means 1, as in Hugging Face's
+   * sampling and OpenAI's interface; with an explicit 0 those options have no effect and `explain` lists them.
+   * @default 0, or 1 with a sampling option
+   */
   readonly temperature?: number | undefined
-  /** Keep the k most probable tokens; 0 is off. @default 0 */
+  /** Keep the k most probable tokens; 0 is off. Turns sampling on, see `temperature`. @default 0 */
   readonly topK?: number | undefined
-  /** Keep the smallest set of tokens with this probability, 0..1; 1 is off. @default 1 */
+  /** Keep the smallest set of tokens with this probability, 0..1; 1 is off. Turns sampling on. @default 1 */
   readonly topP?: number | undefined
-  /** Drop tokens less probable than this share of the best one, 0..1; 0 is off. @default 0 */
+  /** Drop tokens less probable than this share of the best one, 0..1; 0 is off. Turns sampling on. @default 0 */
   readonly minP?: number | undefined
-  /** Locally typical sampling, 0..1; 1 is off. @default 1 */
+  /** Locally typical sampling, 0..1; 1 is off. Turns sampling on. @default 1 */
   readonly typicalP?: number | undefined
-  /** Drop tokens less probable than this, 0..1; 0 is off. @default 0 */
+  /** Drop tokens less probable than this, 0..1; 0 and 1 are off. Turns sampling on. @default 0 */
   readonly epsilonCutoff?: number | undefined
-  /** Eta sampling, 0..1; 0 is off. @default 0 */
+  /** Eta sampling, 0..1; 0 and 1 are off. Turns sampling on. @default 0 */
   readonly etaCutoff?: number | undefined
   /** Hugging Face's, over prompt and output, 0.0001..1000; 1 is off. @default 1 */
   readonly repetitionPenalty?: number | undefined
@@ -150,8 +156,9 @@ export interface GenerateOptions extends PromptOptions {
   readonly frequencyPenalty?: number | undefined
   /**
    * Added to the score of a token, or of the last token of a sequence when the tokens before it were
-   * just produced. `-Infinity` bans. Each token or sequence once; up to a rule for every token of the
-   * vocabulary (1,048,576 token ids in all; more than 1,024 rules cost a look at every token in each step).
+   * just produced. A number that float32 holds (up to 3.4e38 in size); `-Infinity` bans. Each token or sequence once; up to a
+   * rule for every token of the vocabulary (1,048,576 token ids in all; more than 1,024 rules cost a look at every token in each
+   * step).
    * @default none
    */
   readonly bias?: ReadonlyArray<readonly [number | ArrayLike<number>, number]> | undefined
@@ -178,9 +185,13 @@ export interface GenerateOptions extends PromptOptions {
   readonly renormalize?: boolean | undefined
   /** Beam search when above 1, 1..32. @default 1 */
   readonly numBeams?: number | undefined
-  /** With `numBeams` and `temperature` above 0: sample the candidates of the beams. @default false */
+  /** With `numBeams`: sample the candidates of the beams. Needs sampling, which it turns on. @default false */
   readonly sampleBeams?: boolean | undefined
-  /** Exponent of the length in the score of a beam, -100..100. @default 1 */
+  /**
+   * Exponent of the length in the score of a beam, -100..100. With beams the power of the longest length must
+   * be below 1e300: 90 for 2,048 tokens.
+   * @default 1
+   */
   readonly lengthPenalty?: number | undefined
   /** When beam search ends, as in Hugging Face. @default false */
   readonly earlyStopping?: boolean | 'never' | undefined
@@ -207,7 +218,11 @@ export interface GenerateOptions extends PromptOptions {
    * @default model.info.stopTokenIds
    */
   readonly stopTokenIds?: ArrayLike<number> | undefined
-  /** Log-probability of each token with so many alternatives, 0..20. @default off */
+  /**
+   * Log-probability of each token with so many alternatives, 0..20. The numbers are finite: where float32 ends
+   * (a huge `bias`, a tiny `temperature` with `logprobsOf: 'processed'`) stands -3.4028234663852886e+38.
+   * @default off
+   */
   readonly logprobs?: number | undefined
   /** Of the raw distribution, or of the one after all processors. @default 'model' */
   readonly logprobsOf?: 'model' | 'processed' | undefined

@@ -3,6 +3,7 @@
 // Trap: neutral values are always fine, also where an option has no effect (explain.cc lists it).
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <set>
 #include <string>
 
@@ -18,10 +19,9 @@ namespace {
 
 std::string text(int64_t value) { return std::to_string(value); }
 std::string text(double value) {
-  std::string out = std::to_string(value);
-  out.erase(out.find_last_not_of('0') + 1);
-  if (!out.empty() && out.back() == '.') out.pop_back();
-  return out;
+  char shown[32];
+  std::snprintf(shown, sizeof shown, "%.9g", value);
+  return shown;
 }
 std::string text(bool value) { return value ? "true" : "false"; }
 
@@ -64,7 +64,24 @@ void check_sequence(const char* option, const std::vector<int32_t>& ids, int64_t
   for (const int32_t id : ids) check_id(option, id, vocab);
 }
 
-void check_beams(const SamplingParams& params, int64_t max_sequences) {
+// The power of the length that divides a beam's score must be a double that has an inverse. Hugging
+// Face raises OverflowError where it is not.
+void check_length_penalty(const SamplingParams& params, int64_t context) {
+  constexpr double kMostExponent = 300.0;  // of 10
+  const int64_t tokens = std::min(params.max_tokens, context);
+  const bool prompt_counts = params.beam_scoring == BeamScoring::kHf431;
+  const int64_t longest = !prompt_counts                ? tokens
+                          : params.pad_to_length == 0 ? context
+                                                      : params.pad_to_length + tokens;
+  const auto length = static_cast<double>(std::max<int64_t>(2, longest));
+  const double most = kMostExponent / std::log10(length);
+  if (std::fabs(params.length_penalty) <= most) return;
+  refuse("lengthPenalty", "found " + text(params.length_penalty) + " with lengths of up to " +
+             text(longest) + " tokens, whose power overflows",
+         text(-most) + ".." + text(most) + ", or a smaller maxTokens");
+}
+
+void check_beams(const SamplingParams& params, int64_t context, int64_t max_sequences) {
   const bool beams = params.num_beams > 1;
   if (params.num_beams > max_sequences) {
     refuse("numBeams", "found " + text(params.num_beams),
@@ -88,7 +105,9 @@ void check_beams(const SamplingParams& params, int64_t max_sequences) {
   if (params.n > max_sequences) {
     refuse("n", "found " + text(params.n), "at most maxSequences (" + text(max_sequences) + ")");
   }
-  if (!beams || params.beam_scoring != BeamScoring::kHf431) return;
+  if (!beams) return;
+  check_length_penalty(params, context);
+  if (params.beam_scoring != BeamScoring::kHf431) return;
   if (!params.stop.empty()) {
     refuse("stop", "found " + text(static_cast<int64_t>(params.stop.size())) +
                " strings with numBeams and beamScoring 'hf-4.31', which has no such thing",
@@ -261,7 +280,7 @@ void check_params(const SamplingParams& params, int64_t vocab, int64_t context,
   check_stops(params, vocab, has_tokenizer);
   check_bias(params, vocab, context);
   check_allow(params, vocab);
-  check_beams(params, max_sequences);
+  check_beams(params, context, max_sequences);
 }
 
 }  // namespace polylm

@@ -2,17 +2,21 @@
 #include "engine/logprobs.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "engine/processors.h"
 
 namespace polylm {
 namespace {
 
-TokenAlternative alternative(int32_t id, double logprob) {
-  return {id, static_cast<float>(logprob)};
-}
+TokenAlternative alternative(int32_t id, double logprob) { return {id, reported_logprob(logprob)}; }
 
 }  // namespace
+
+float reported_logprob(double logprob) {
+  constexpr float kMost = std::numeric_limits<float>::max();
+  return static_cast<float>(std::clamp<double>(logprob, -kMost, kMost));
+}
 
 void top_of_model(const SelectResult& row, const RowPlan& plan, double log_z, int64_t k,
                   std::vector<TokenAlternative>* out) {

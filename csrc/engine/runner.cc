@@ -297,18 +297,28 @@ bool Runner::held(const Run& run) const {
   return false;
 }
 
+// What the plan must know of a request. What fails here ends it: it gets no rows.
+RunView Runner::view_of(Run* run) {
+  RunView view;
+  view.held = true;
+  try {
+    if (cache_ && !run->decoding()) run->catch_up(&*cache_, block_tokens_);
+    if (run->decoding()) run->decoder().draft(kMostDraft, &drafts_);
+    view = run->view();
+    if (run->decoding()) {
+      view.draft_rows = static_cast<int64_t>(drafts_.size());
+    } else {
+      view.held = cache_.has_value() && held(*run);
+    }
+  } catch (...) {
+    end_failed(run, caught_error());
+  }
+  return view;
+}
+
 void Runner::fill_batch() {
   views_.clear();
-  for (const auto& run : running_) {
-    if (cache_ && !run->decoding()) run->catch_up(&*cache_, block_tokens_);
-    views_.push_back(run->view());
-    if (!run->decoding()) {
-      views_.back().held = cache_.has_value() && held(*run);
-      continue;
-    }
-    run->decoder().draft(kMostDraft, &drafts_);
-    views_.back().draft_rows = static_cast<int64_t>(drafts_.size());
-  }
+  for (const auto& run : running_) views_.push_back(view_of(run.get()));
   pace_.limit(&limits_);
   plan(views_, limits_, &plan_);
   batch_.clear();

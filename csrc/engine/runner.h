@@ -89,6 +89,7 @@ class Runner {
   bool submit(const StepBatch& batch, const std::atomic<bool>& stop);
   bool may_go_ahead() const;
   void fill_ahead();
+  RunView view_of(Run* run);
   void fill_batch();
   void add_decode(Run* run, int64_t rows);
   void add_chunk(Run* run, int64_t rows);

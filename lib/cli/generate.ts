@@ -1,6 +1,7 @@
 // generate.ts: `polylm generate`: one completion, streamed to standard output. Many of them: generate-many.ts.
 import { Command } from 'commander'
 import type { GenerateOptions, GenerateResult, GenerateStream } from '../index.js'
+import { samples } from '../sampling.js'
 import { addDecodingFlags, decodingOptions } from './decoding-flags.js'
 import { UsageError } from './failure.js'
 import { addBatchFlags, refuseBatchFlags } from './batch-plan.js'
@@ -61,7 +62,7 @@ async function generate(command: Command): Promise<void> {
       : await printStream(await model.stream(prompt, options))
     if (json === true) await printJson(result.toJSON())
     else if (result.outputs.length > 1) await printOutputs(result)
-    if (stats === true) note(statsLine(result, (decoding.temperature ?? 0) > 0))
+    if (stats === true) note(statsLine(result, samples({ ...decoding })))
     if (interrupt.pressed) throw interrupt.failure
   })
 }

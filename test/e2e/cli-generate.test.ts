@@ -52,6 +52,16 @@ test('sampling repeats with its seed and shows several outputs', async () => {
   expect(await run('2')).not.toBe(first)
 })
 
+test('--top-p alone samples at temperature 1, and --stats names the seed', async () => {
+  const flags = ['--max-tokens', '8', '--seed', '5', '--stats', '--top-p', '0.99']
+  const run = async (...more: string[]): Promise<{ stdout: string; stderr: string }> =>
+    await polylm(['generate', '--demo', 'The capital', ...flags, ...more])
+  const [alone, given, greedy] = [await run(), await run('--temperature', '1'), await run('--temperature', '0')]
+  expect(alone.stdout).toBe(given.stdout)
+  expect(alone.stderr).toContain('seed 5')
+  expect(greedy.stderr).not.toContain('seed')
+})
+
 test('many prompts: ids come back, failures are lines, and resuming answers only the rest', async () => {
   const input = file('in.jsonl', [
     JSON.stringify({ id: 'a', prompt: example, options: { numBeams: 4, maxTokens: 40 } }), '',

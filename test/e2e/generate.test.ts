@@ -1,4 +1,5 @@
 // generate.test.ts: generate, generateEach and explain on real models.
+import { fromHuggingFace } from '../../lib/index.js'
 import type { Model } from '../../lib/index.js'
 import { example, failure, idle, loadDemo, loadTiny, recorded } from './models.js'
 
@@ -244,6 +245,22 @@ describe('explain', () => {
     expect(demo.explain({ speculate: 'lookup', maxTokens: 2 }).inert).toEqual(['speculate'])
     expect(explained.stopTokenIds).toEqual(demo.info.stopTokenIds)
     expect(explained.huggingFace).toMatchObject({ do_sample: true, temperature: 0.7, top_p: 0.9, max_new_tokens: 9 })
+  })
+
+  test('a sampling option without a temperature samples at 1; with temperature 0 it is inert', async () => {
+    const alone = demo.explain({ topP: 0.9, seed: 3 })
+    expect(alone).toMatchObject({ processors: ['TopPLogitsWarper'], inert: [] })
+    expect(alone.huggingFace).toMatchObject({ do_sample: true, temperature: 1, top_p: 0.9 })
+    const greedy = demo.explain({ topP: 0.9, seed: 3, temperature: 0 })
+    expect(greedy).toMatchObject({ processors: [], inert: ['topP', 'seed'] })
+    expect(greedy.huggingFace).toMatchObject({ do_sample: false })
+    const options = { topP: 0.99, maxTokens: 12, seed: 5, stopTokenIds: [] }
+    const [implied, given] = [await demo.generate('Rome is', options), await demo.generate('Rome is', { ...options, temperature: 1 })]
+    expect(implied.text).toBe(given.text)
+    const others = await Promise.all([6, 7, 8].map(seed => demo.generate('Rome is', { ...options, seed })))
+    expect(new Set([implied, ...others].map(({ text }) => text)).size).toBeGreaterThan(1)
+    const { options: translated } = fromHuggingFace({ do_sample: true, top_p: 0.9, top_k: 0 })
+    expect(demo.explain(translated).processors).toEqual(demo.explain({ topP: 0.9 }).processors)
   })
 
   test('a prompt limits the default of maxTokens', () => {

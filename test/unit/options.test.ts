@@ -5,6 +5,7 @@ import { checkGenerate, type OptionContext } from '../../lib/generate-options.js
 import { checkEstimate, checkLoad, contextOf } from '../../lib/load-options.js'
 import { nearest, readBag, readIds, show } from '../../lib/option-reader.js'
 import { derivedRows, optionTable } from '../../lib/option-table.js'
+import { samples } from '../../lib/sampling.js'
 
 const context: OptionContext = {
   vocabSize: 512, stopTokenIds: [2, 511], compat: 'hf-4.55', hasTokenizer: true,
@@ -51,6 +52,43 @@ describe('scalars', () => {
     const { params, given: bag } = checkGenerate({ temperature: -0, topK: undefined, stop: undefined }, context)
     expect(Object.is(params['temperature'], 0)).toBe(true)
     expect(Object.keys(bag)).toEqual(['temperature'])
+  })
+})
+
+describe('sampling without a temperature', () => {
+  const temperature = (options: object): unknown => checkGenerate(options, context).params['temperature']
+
+  test.each([
+    { topK: 5 }, { topP: 0.9 }, { topP: 0 }, { minP: 0.1 }, { typicalP: 0.9 }, { epsilonCutoff: 1e-4 }, { etaCutoff: 1e-4 },
+    { topP: 0.9, n: 3 }, { numBeams: 3, sampleBeams: true }, { numBeams: 3, sampleBeams: true, topP: 0.9 },
+  ])('%j means temperature 1', options => {
+    expect(temperature(options)).toBe(1)
+    expect(temperature({ ...options, temperature: undefined })).toBe(1)
+    expect(temperature({ ...options, temperature: 0.5 })).toBe(0.5)
+    expect(temperature({ ...options, temperature: 0 })).toBe(0)
+    expect([samples(options), samples({ ...options, temperature: 0 })]).toEqual([true, false])
+  })
+
+  test.each([
+    {}, { topK: 0 }, { topP: 1 }, { minP: 0 }, { typicalP: 1 }, { epsilonCutoff: 0 }, { epsilonCutoff: 1 }, { etaCutoff: 1 },
+    { seed: 7 }, { sampleBeams: true }, { numBeams: 3 }, { repetitionPenalty: 1.2 },
+    { topK: 0, topP: 1, minP: 0, typicalP: 1, epsilonCutoff: 0, etaCutoff: 0, temperature: undefined },
+  ])('%j stays greedy', options => {
+    expect(temperature(options)).toBe(0)
+    expect(samples(options)).toBe(false)
+  })
+
+  test('with beams it is refused unless their candidates are sampled', () => {
+    expect(refusal({ numBeams: 3, topP: 0.9 })).toMatchObject({
+      code: 'INVALID_OPTION', option: 'topP',
+      message: 'topP: found 0.9, with numBeams 3, expected sampleBeams: true to sample the candidates of the beams',
+    })
+    expect(temperature({ numBeams: 3, topP: 0.9, temperature: 0 })).toBe(0)
+  })
+
+  test('a value out of range is refused as such', () => {
+    expect(refusal({ topP: -1 }).message).toBe('topP: found -1, expected a number from 0 to 1')
+    expect(refusal({ topK: '5' }).option).toBe('topK')
   })
 })
 
@@ -170,6 +208,10 @@ describe('lists and choices', () => {
       [[3, Infinity]], [[3, NaN]], [[3]], [[[], 1]], [[512, 1]], [[-1, 1]], [[1.5, 1]], {}, 'x', [3], [[3, 1], [[3], 1]],
       [[[3, 4], 1], [[3, 4], 2]],
     ]) expect(refusal({ bias }).option).toBe('bias')
+    for (const bias of [[[3, 1e308]], [[3, -3.41e38]]]) expect(refusal({ bias }).option).toBe('bias')
+    const ends = checkGenerate({ bias: [[3, 3.4028234663852886e38], [4, -3.4028234663852886e38], [5, 1e-320]] }, context)
+    expect(Array.from(ends.params.biasAmounts, Math.fround).every(Number.isFinite)).toBe(true)
+    expect(refusal({ bias: [[3, 1e39]] }).message).toContain('rule 0 adds 1e+39, expected a number from -3.4028234663852886e+38')
     const long = Array.from({ length: 3 }, (_, i) => [new Int32Array(400_000).fill(i), 1])
     expect(refusal({ bias: long }).message).toContain('has 1200000 token ids, expected at most 1048576')
   })
