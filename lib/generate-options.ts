@@ -5,10 +5,11 @@ import type { Compat, GenerateOptions } from './options.js'
 import { PolyLMError } from './errors.js'
 import type { NativeParams } from './native.js'
 import {
-  invalidOption, readBag, readBoolean, readChoice, readIds, readNumber, readProperty, readSalt, readSignal, show,
+  countIds, invalidOption, maxIds, readBag, readBoolean, readChoice, readIds, readNumber, readProperty, readSalt, readSignal, show,
   type OptionBag,
 } from './option-reader.js'
 import { derivedRows, optionTable } from './option-table.js'
+import { isArray, reading } from './untrusted.js'
 import type { PromptRules } from './prompt.js'
 
 const publicRows = optionTable.filter(row => !derivedRows.has(row.name))
@@ -33,6 +34,8 @@ export interface OptionContext {
 /** Checked options. */
 export interface CheckedGenerate {
   readonly params: NativeParams
+  /** Choices of `allow` whose texts are too long to be encoded on this thread; `params.allowChoices` is empty then. */
+  readonly longChoices: ReadonlyArray<string | Int32Array> | undefined
   /** The strings of `stop`, in the order of `stoppedByString`. */
   readonly stop: readonly string[]
   readonly rules: PromptRules
@@ -55,7 +58,12 @@ export interface CheckedGenerate {
 export function checkGenerate(
   source: unknown, context: OptionContext, what = 'generate',
 ): CheckedGenerate {
-  const bag = readBag(source, generateNames, what)
+  return reading('INVALID_OPTION', `the options of ${what}`, () => (
+    checkBag(readBag(source, generateNames, what), context)
+  ))
+}
+
+function checkBag(bag: OptionBag, context: OptionContext): CheckedGenerate {
   const onOverflow = readChoice(bag, 'onOverflow', ['error', 'truncateLeft'])
   const truncateLeft = onOverflow === 'truncateLeft'
   if (truncateLeft && bag['maxTokens'] === undefined) {
@@ -67,10 +75,13 @@ export function checkGenerate(
       hint: 'use stopTokenIds',
     })
   }
+  const { longChoices, ...params } = readParams(bag, context, stop)
+  const rules = { ...readRules(bag), maxTokens: Number(params['maxTokens']), truncateLeft }
   return {
-    params: readParams(bag, context, stop),
+    params,
+    longChoices,
     stop,
-    rules: readRules(bag),
+    rules,
     addSpecialTokens: readBoolean(bag, 'addSpecialTokens') ?? true,
     maxTokensGiven: bag['maxTokens'] !== undefined,
     truncateLeft,
@@ -90,7 +101,9 @@ export function readRules(bag: OptionBag): PromptRules {
   }
 }
 
-function readParams(bag: OptionBag, context: OptionContext, stop: readonly string[]): NativeParams {
+function readParams(
+  bag: OptionBag, context: OptionContext, stop: readonly string[],
+): NativeParams & Pick<CheckedGenerate, 'longChoices'> {
   const scalars = Object.create(null) as Record<string, number | boolean>
   for (const row of publicRows) {
     if (row.type === 'bool') {
@@ -146,17 +159,17 @@ function readStop(bag: OptionBag): string[] {
   const value = bag['stop']
   if (value === undefined) return []
   if (typeof value === 'string') return [checkStop(value)]
-  if (!Array.isArray(value)) throw invalidOption('stop', value, 'expected text or an array of texts')
-  if (value.length > maxStops) {
-    throw invalidOption('stop', value, `has ${value.length} texts, expected at most ${maxStops}`)
-  }
-  return Array.from(value as ArrayLike<unknown>, text => checkStop(text))
+  if (!isArray(value)) throw invalidOption('stop', value, 'expected text or an array of texts')
+  const { length } = value
+  if (length > maxStops) throw invalidOption('stop', value, `has ${length} texts, expected at most ${maxStops}`)
+  return Array.from({ length }, (_, i) => checkStop(value[i]))
 }
 
 function checkStop(text: unknown): string {
   if (typeof text !== 'string') throw invalidOption('stop', text, 'expected text or an array of texts')
   if (text === '') throw invalidOption('stop', text, 'an empty text would stop everything')
-  const bytes = Buffer.byteLength(text)
+  // Of a long text the length says enough: it has as many bytes at least.
+  const bytes = text.length > maxStopBytes ? text.length : Buffer.byteLength(text)
   if (bytes <= maxStopBytes) return text
   throw invalidOption('stop', text, `has ${bytes} bytes of UTF-8, expected at most ${maxStopBytes}`)
 }
@@ -192,22 +205,25 @@ function readBias(
   const value = bag['bias']
   if (value === undefined) return { biasTokens: [], biasValues: new Float64Array(0) }
   const complain = (reason: string): PolyLMError => invalidOption('bias', value, reason)
-  if (!Array.isArray(value)) throw complain('expected an array of [token or tokens, number]')
-  if (value.length > maxBias) throw complain(`has ${value.length} rules, expected at most ${maxBias}`)
+  if (!isArray(value)) throw complain('expected an array of [token or tokens, number]')
+  const { length } = value
+  if (length > maxBias) throw complain(`has ${length} rules, expected at most ${maxBias}`)
   const tokens: Int32Array[] = []
-  const values = new Float64Array(value.length)
+  const values = new Float64Array(length)
+  let left = maxIds
   for (let i = 0; i < values.length; i++) {
     const rule: unknown = value[i]
-    if (!Array.isArray(rule) || rule.length !== 2) {
+    if (!isArray(rule) || rule.length !== 2) {
       throw complain(`rule ${i} is ${show(rule)}, expected [token or tokens, number]`)
     }
-    const [target, amount] = rule as [unknown, unknown]
+    const [target, amount] = [rule[0], rule[1]]
     if (typeof amount !== 'number' || Number.isNaN(amount) || amount === Infinity) {
       throw complain(`rule ${i} adds ${show(amount)}, expected a number or -Infinity`)
     }
     const ids = readIds(typeof target === 'number' ? [target] : target, context.vocabSize,
-      reason => complain(`rule ${i}: ${reason}`))
+      reason => complain(`rule ${i}: ${reason}`), left)
     if (ids.length === 0) throw complain(`rule ${i} has no tokens`)
+    left -= ids.length
     tokens.push(ids)
     values[i] = amount
   }
@@ -215,13 +231,18 @@ function readBias(
 }
 
 const maxChoices = 1024
+/** UTF-16 units and token ids of all choices together. */
+const maxChoiceUnits = 128 * 1024
+const maxChoiceIds = 64 * 1024
+/** Longer texts are encoded off this thread, once the call runs. */
+const maxUnitsHere = 16 * 1024
 
 function readAllow(
   bag: OptionBag, context: OptionContext,
-): { allowTokens: Int32Array; allowChoices: Int32Array[] } {
+): Pick<NativeParams, 'allowTokens' | 'allowChoices'> & Pick<CheckedGenerate, 'longChoices'> {
   const value = bag['allow']
   const nothing = new Int32Array(0)
-  if (value === undefined) return { allowTokens: nothing, allowChoices: [] }
+  if (value === undefined) return { allowTokens: nothing, allowChoices: [], longChoices: undefined }
   const complain = (reason: string): PolyLMError => invalidOption('allow', value, reason)
   if (typeof value !== 'object' || value === null) throw complain('expected { tokens } or { choices }')
   const tokens = readProperty(value, 'tokens')
@@ -230,29 +251,47 @@ function readAllow(
   if (tokens !== undefined) {
     const ids = readIds(tokens, context.vocabSize, reason => complain(reason))
     if (ids.length === 0) throw complain('tokens is empty: nothing would be left to generate')
-    return { allowTokens: Int32Array.from(new Set(ids)), allowChoices: [] }
+    return { allowTokens: Int32Array.from(new Set(ids)), allowChoices: [], longChoices: undefined }
   }
-  if (!Array.isArray(choices) || choices.length === 0 || choices.length > maxChoices) {
-    throw complain(`expected choices to be an array of 1 to ${maxChoices} continuations`)
-  }
-  return {
-    allowTokens: nothing,
-    allowChoices: Array.from(choices as unknown[], (choice, i) => readChoiceIds(choice, i, context, complain)),
-  }
+  const read = readChoices(choices, context, complain)
+  const units = read.reduce((sum, choice) => sum + (typeof choice === 'string' ? choice.length : 0), 0)
+  if (units > maxUnitsHere) return { allowTokens: nothing, allowChoices: [], longChoices: read }
+  const ids = read.map(choice => (typeof choice === 'string' ? context.encodeContinuation(choice) : choice))
+  return { allowTokens: nothing, allowChoices: checkChoices(ids, value), longChoices: undefined }
 }
 
-function readChoiceIds(
-  choice: unknown, index: number, context: OptionContext, complain: (reason: string) => PolyLMError,
-): Int32Array {
-  if (typeof choice === 'string' && !context.hasTokenizer) {
+function readChoices(
+  choices: unknown, context: OptionContext, complain: (reason: string) => PolyLMError,
+): Array<string | Int32Array> {
+  const length = isArray(choices) ? choices.length : 0
+  if (!isArray(choices) || length === 0 || length > maxChoices) {
+    throw complain(`expected choices to be an array of 1 to ${maxChoices} continuations`)
+  }
+  let [units, ids] = [maxChoiceUnits, maxChoiceIds]
+  return Array.from({ length }, (_, i) => {
+    const choice: unknown = choices[i]
+    if (typeof choice === 'string') {
+      units -= choice.length
+      if (units < 0) throw complain(`the choices have more than ${maxChoiceUnits} characters together`)
+      return choice
+    }
+    const tokens = typeof choice === 'object' && choice !== null ? readProperty(choice, 'tokens') : undefined
+    const reject = (reason: string): PolyLMError => complain(`choice ${i}: ${reason}`)
+    ids -= countIds(tokens, reject)
+    if (ids < 0) throw complain(`the choices have more than ${maxChoiceIds} token ids together`)
+    return readIds(tokens, context.vocabSize, reject)
+  }).map(choice => {
+    if (typeof choice !== 'string' || context.hasTokenizer) return choice
     throw new PolyLMError(
       'TOKENIZER_MISSING', 'allow.choices are texts, but the model directory has no tokenizer.model')
-  }
-  const ids = typeof choice === 'string'
-    ? context.encodeContinuation(choice)
-    : readIds(
-      typeof choice === 'object' && choice !== null ? readProperty(choice, 'tokens') : undefined,
-      context.vocabSize, reason => complain(`choice ${index}: ${reason}`))
-  if (ids.length === 0) throw complain(`choice ${index} is empty`)
-  return ids
+  })
+}
+
+/** Choices as token ids, checked; `allow` is the option as it was given. */
+export function checkChoices(choices: readonly Int32Array[], allow: unknown): readonly Int32Array[] {
+  const empty = choices.findIndex(({ length }) => length === 0)
+  if (empty >= 0) throw invalidOption('allow', allow, `choice ${empty} is empty`)
+  const total = choices.reduce((sum, { length }) => sum + length, 0)
+  if (total <= maxChoiceIds) return choices
+  throw invalidOption('allow', allow, `the choices have ${total} tokens together, expected at most ${maxChoiceIds}`)
 }

@@ -5,6 +5,7 @@ import { PolyLMError } from './errors.js'
 import type { GenerateOptions } from './options.js'
 import { nearest, readBag, readIds, show } from './option-reader.js'
 import type { OptionBag } from './option-reader.js'
+import { reading } from './untrusted.js'
 
 /** Options of {@link fromHuggingFace}. */
 export interface FromHuggingFaceContext {
@@ -77,6 +78,10 @@ const known: ReadonlySet<string> = new Set([
 export function fromHuggingFace(
   kwargs: Readonly<Record<string, unknown>>, context: FromHuggingFaceContext = {},
 ): FromHuggingFaceResult {
+  return reading('INVALID_OPTION', 'kwargs', () => translate(kwargs, context))
+}
+
+function translate(kwargs: Readonly<Record<string, unknown>>, context: FromHuggingFaceContext): FromHuggingFaceResult {
   const bag = withoutNull(readKwargs(kwargs))
   const dropped: string[] = []
   const options: Mutable = {}
