@@ -3,6 +3,7 @@
 // signal has more than ten listeners, so there is one for all calls that share it, and none when all ended.
 // What callers pass as a signal may be a look-alike or a proxy; adoptSignal makes one of the platform of it.
 import { setMaxListeners } from 'node:events'
+import { ignore } from './untrusted.js'
 
 /** The followers of one signal and what it calls. */
 interface Hub {
@@ -87,7 +88,7 @@ function follow(like: AbortSignal): AbortSignal {
     }
   }
   if (like.aborted) abort()
-  else if (known === undefined) like.addEventListener('abort', abort, { once: true })
+  else if (known === undefined) ignore(like.addEventListener('abort', abort, { once: true }) as unknown)
   adopted.set(like, controller)
   return controller.signal
 }

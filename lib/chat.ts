@@ -6,7 +6,7 @@
 // what the assistant said, and what a conversation already holds, is history and is escaped.
 import { PolyLMError } from './errors.js'
 import { readProperty, show } from './option-reader.js'
-import { isArray, reading } from './untrusted.js'
+import { ignore, isArray, reading } from './untrusted.js'
 
 /** One contribution to a conversation. */
 export interface Message {
@@ -221,8 +221,7 @@ function notParts(returned: unknown): PolyLMError {
   if (!thenable) {
     return invalid('template', `the template function returned ${show(returned)}, expected an array of parts`)
   }
-  // Nobody will look at what it rejects with, which must not end the process.
-  new Promise(resolve => { resolve(returned) }).catch(() => { /* this error says what to do */ })
+  ignore(returned)
   return invalid('template', 'the template function returned a promise, expected an array of parts', undefined,
     'a template must be synchronous: fetch what it needs before the call')
 }

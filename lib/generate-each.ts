@@ -10,7 +10,7 @@ import { readBag, readProperty, show } from './option-reader.js'
 import { invalidPrompt, type Prompt } from './prompt.js'
 import type { GenerateResult } from './result.js'
 import { EventQueue } from './stream.js'
-import { Pauses, reading } from './untrusted.js'
+import { ignore, Pauses, reading } from './untrusted.js'
 
 /** A prompt with options of its own, which go over those of the whole run. */
 export interface GenerateInput {
@@ -111,6 +111,7 @@ function iteratorOf(inputs: unknown): Source {
   const right = reading('INVALID_PROMPT', 'inputs', () =>
     typeof iterator === 'object' && iterator !== null && typeof (iterator as Source).next === 'function')
   if (right) return iterator as Source
+  ignore(iterator)
   throw wrong()
 }
 

@@ -269,19 +269,18 @@ export function countIds(value: unknown, complain: (reason: string) => Error): n
 function copyIds(
   value: unknown, ids: Int32Array, from: number, to: number, limit: number, complain: (reason: string) => Error,
 ): void {
-  for (let i = from; i < to; i++) {
-    const id = readItem(value as ArrayLike<unknown>, i, complain)
-    if (typeof id !== 'number' || !Number.isInteger(id) || id < 0 || id >= limit) {
-      throw complain(`token out of range: index ${i} is ${show(id)}, expected an integer from 0 to ${limit - 1}`)
-    }
-    ids[i] = id
-  }
-}
-
-function readItem(list: ArrayLike<unknown>, index: number, complain: (reason: string) => Error): unknown {
+  const list = value as ArrayLike<unknown>
+  let i = from
+  let id: unknown
   try {
-    return list[index]
+    for (; i < to; i++) {
+      id = list[i]
+      if (typeof id !== 'number' || (id | 0) !== id || id < 0 || id >= limit) break
+      ids[i] = id
+    }
   } catch (cause) {
-    throw complain(`reading index ${index} threw: ${said(cause)}`)
+    throw complain(`reading index ${i} threw: ${said(cause)}`)
   }
+  if (i === to) return
+  throw complain(`token out of range: index ${i} is ${show(id)}, expected an integer from 0 to ${limit - 1}`)
 }

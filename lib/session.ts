@@ -381,9 +381,13 @@ function render(
   return messageParts([...system, ...messages], template, prompts, rules, system.length + judgedFrom)
 }
 
-// A conversation that can never fit is not encoded. What a template function makes of it is measured when it has.
+/** UTF-16 units that a conversation may have although they do not fit the context: they can be taken back. */
+const maxUnitsKept = 128 * 1024
+
+// A conversation that is far too long is not encoded. What a template function makes of it is measured when it has.
 function checkStateLength({ prompts }: Core, template: Template, state: State): void {
-  if (typeof template !== 'function') checkTextLength(textLengthOf(state), prompts, {})
+  const units = textLengthOf(state)
+  if (typeof template !== 'function' && units > maxUnitsKept) checkTextLength(units, prompts, {})
 }
 
 function withinLength(state: State, most: number): State {

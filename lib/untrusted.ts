@@ -44,6 +44,12 @@ function isOurs(thrown: unknown): boolean {
   }
 }
 
+/** Something that is not looked at any further; if it is a promise, what it rejects with must not end the process. */
+export function ignore(value: unknown): void {
+  if ((typeof value !== 'object' || value === null) && typeof value !== 'function') return
+  new Promise(resolve => { resolve(value) }).catch(() => { /* nobody asked */ })
+}
+
 /** How much time a loop may take before others get their turn: a part of the event loop's promise. */
 const sliceMs = 8
 
