@@ -103,7 +103,7 @@ type Source = AsyncIterator<unknown> | Iterator<unknown>
 function iteratorOf(inputs: unknown): Source {
   const wrong = (): Error => invalidPrompt(
     'inputs', `inputs is ${show(inputs)}, expected an iterable or async iterable of prompts or { prompt, options }`)
-  if (typeof inputs !== 'object' || inputs === null) throw wrong()
+  if (typeof inputs !== 'object' || inputs === null || ArrayBuffer.isView(inputs)) throw wrong()
   const given = inputs as Partial<AsyncIterable<unknown> & Iterable<unknown>>
   const make = reading('INVALID_PROMPT', 'inputs', () => given[Symbol.asyncIterator] ?? given[Symbol.iterator])
   if (typeof make !== 'function') throw wrong()

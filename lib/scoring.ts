@@ -261,7 +261,7 @@ const maxItems = 1 << 24
 async function itemsOf(items: unknown, signal: AbortSignal): Promise<unknown[]> {
   const wrong = (): PolyLMError =>
     invalidPrompt('items', `items is ${show(items)}, expected an iterable of { context, continuation }`)
-  if (typeof items !== 'object' || items === null) throw wrong()
+  if (typeof items !== 'object' || items === null || ArrayBuffer.isView(items)) throw wrong()
   if (reading('INVALID_PROMPT', 'items', () => typeof (items as Iterable<unknown>)[Symbol.iterator] !== 'function')) throw wrong()
   const list: unknown[] = []
   const pauses = new Pauses()

@@ -11,7 +11,7 @@ const ways = {
   thenRejects: () => ({ then(_, reject) { reject(mine) } }),
   thenGetter: () => ({ get then() { throw mine } }),
 }
-const end = promise => promise.then(() => 'ok', e => (e === mine ? 'mine' : e?.code ?? e?.name ?? String(e)))
+const end = promise => promise.then(() => 'ok', e => (e === mine ? 'mine' : typeof e?.code === 'string' ? e.code : e?.name ?? String(e)))
 const model = await Model.load(demoModel, { device: 'cpu' })
 const load = async options => { await (await Model.load(demoModel, { device: 'cpu', ...options })).dispose() }
 const items = [{ context: 'a', continuation: 'b' }, { context: 'c', continuation: 'd' }]
