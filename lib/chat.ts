@@ -217,8 +217,8 @@ function custom(
 }
 
 function notParts(returned: unknown): PolyLMError {
-  const thenable = typeof returned === 'object' && returned !== null && typeof readProperty(returned, 'then') === 'function'
-  if (!thenable) {
+  const isObject = typeof returned === 'object' && returned !== null
+  if (!isObject || typeof readProperty(returned, 'then') !== 'function') {
     return invalid('template', `the template function returned ${show(returned)}, expected an array of parts`)
   }
   ignore(returned)

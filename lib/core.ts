@@ -69,13 +69,17 @@ export const decodeIds = (core: Core, ids: Int32Array): string =>
   (core.prompts.hasTokenizer ? inCore(() => core.engine.native.decodeIds(ids)) : '')
 
 // The choices of `allow` that were too long to be encoded where the options were checked.
-async function withChoices(core: Core, request: NativeRequest, { longChoices, given }: CheckedGenerate): Promise<NativeRequest> {
+async function withChoices(
+  core: Core, request: NativeRequest, { longChoices, given }: CheckedGenerate,
+): Promise<NativeRequest> {
   const { params } = request
   if (longChoices === undefined || params === undefined) return request
   const texts = longChoices.filter(choice => typeof choice === 'string')
   const encoded = await encodeTexts(core, texts, { addSpecialTokens: false, parseSpecial: true, atStart: false })
   let next = 0
-  const ids = longChoices.map(choice => (typeof choice === 'string' ? encoded[next++]?.ids ?? new Int32Array(0) : choice))
+  const ids = longChoices.map(choice => (
+    typeof choice === 'string' ? encoded[next++]?.ids ?? new Int32Array(0) : choice
+  ))
   return { ...request, params: { ...params, allowChoices: checkChoices(ids, given['allow']) } }
 }
 

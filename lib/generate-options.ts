@@ -5,8 +5,8 @@ import type { Compat, GenerateOptions } from './options.js'
 import { PolyLMError } from './errors.js'
 import type { NativeParams } from './native.js'
 import {
-  countIds, invalidOption, maxIds, readBag, readBoolean, readChoice, readIds, readNumber, readProperty, readSalt, readSignal, show,
-  type OptionBag,
+  countIds, invalidOption, maxIds, readBag, readBoolean, readChoice, readIds, readNumber, readProperty, readSalt,
+  readSignal, show, type OptionBag,
 } from './option-reader.js'
 import { derivedRows, optionTable } from './option-table.js'
 import { isArray, reading } from './untrusted.js'

@@ -312,7 +312,9 @@ function inspect(core: Core, checked: CheckedGenerate): { processors: string[]; 
   try {
     const { params, longChoices, given } = checked
     if (longChoices === undefined) return inCore(() => core.engine.native.check(params))
-    const choices = longChoices.map(choice => (typeof choice === 'string' ? core.options.encodeContinuation(choice) : choice))
+    const choices = longChoices.map(choice => (
+      typeof choice === 'string' ? core.options.encodeContinuation(choice) : choice
+    ))
     return inCore(() => core.engine.native.check({ ...params, allowChoices: checkChoices(choices, given['allow']) }))
   } catch (e) {
     throw withValue(e, checked.given)

@@ -67,16 +67,18 @@ export function checkTextLength(units: number, context: PromptContext, rules: Pa
   const most = maxTextOf(context, rules.truncateLeft)
   if (units <= most) return
   if (rules.truncateLeft === true) {
-    throw invalidPrompt('too long', `the prompt has ${units} characters of text, at most ${most} are cut to a context of ` +
-      `${context.contextSize} tokens`, { hint: 'pass the end of the text alone' })
+    throw invalidPrompt('too long', `the prompt has ${units} characters of text, at most ${most} are cut to a ` +
+      `context of ${context.contextSize} tokens`, { hint: 'pass the end of the text alone' })
   }
-  throw overflow(Math.ceil(units / (context.bytesPerToken ?? 64)), context, rules, `${units} characters of text, at least `)
+  const atLeast = Math.ceil(units / (context.bytesPerToken ?? 64))
+  throw overflow(atLeast, context, rules, `${units} characters of text, at least `)
 }
 
 function overflow(
   tokens: number, { contextSize }: PromptContext, { maxTokens = 0 }: Partial<PromptRules>, measured = '',
 ): PolyLMError {
-  return new PolyLMError('CONTEXT_OVERFLOW', `the prompt has ${measured}${tokens} tokens; contextSize is ${contextSize}`, {
+  const text = `the prompt has ${measured}${tokens} tokens; contextSize is ${contextSize}`
+  return new PolyLMError('CONTEXT_OVERFLOW', text, {
     promptTokens: tokens, maxTokens, contextSize, hint: "shorten the prompt, or set onOverflow to 'truncateLeft'",
   })
 }

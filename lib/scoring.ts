@@ -150,7 +150,9 @@ async function idsToScore(
   const rules = readRules(bag)
   const given = typeof prompt === 'object' && prompt !== null ? readProperty(prompt, 'tokens') : undefined
   if (given !== undefined && readProperty(prompt as object, 'messages') === undefined) {
-    if (countIds(given, invalidIds) === 0) throw invalidPrompt('empty', 'the prompt has no tokens, expected at least one')
+    if (countIds(given, invalidIds) === 0) {
+      throw invalidPrompt('empty', 'the prompt has no tokens, expected at least one')
+    }
     return { ids: await readManyIds(given, core.prompts.vocabSize, invalidIds, maxManyIds), ranges: undefined }
   }
   if (typeof prompt === 'string' && prompt.length > maxTextUnits) throw tooMuchText(prompt.length)
@@ -168,9 +170,8 @@ async function idsToScore(
 }
 
 function tooMuchText(units: number): PolyLMError {
-  return new PolyLMError('LIMIT', `the prompt has ${units} characters, at most ${maxTextUnits} are scored in one call`, {
-    hint: 'score its parts one by one',
-  })
+  const text = `the prompt has ${units} characters, at most ${maxTextUnits} are scored in one call`
+  return new PolyLMError('LIMIT', text, { hint: 'score its parts one by one' })
 }
 
 function joinIds(first: Int32Array, second: Int32Array): Int32Array {
@@ -262,7 +263,8 @@ async function itemsOf(items: unknown, signal: AbortSignal): Promise<unknown[]> 
   const wrong = (): PolyLMError =>
     invalidPrompt('items', `items is ${show(items)}, expected an iterable of { context, continuation }`)
   if (typeof items !== 'object' || items === null || ArrayBuffer.isView(items)) throw wrong()
-  if (reading('INVALID_PROMPT', 'items', () => typeof (items as Iterable<unknown>)[Symbol.iterator] !== 'function')) throw wrong()
+  const make = reading('INVALID_PROMPT', 'items', () => (items as Iterable<unknown>)[Symbol.iterator] as unknown)
+  if (typeof make !== 'function') throw wrong()
   const list: unknown[] = []
   const pauses = new Pauses()
   for (const item of items as Iterable<unknown>) {
@@ -291,7 +293,10 @@ async function encodePair(
   const empty = isEmpty(context)
   const [before, after] = typeof context === 'string' && typeof continuation === 'string' && !empty
     ? await jointIds(core, context, continuation, rules)
-    : [empty ? new Int32Array(0) : await idsOf(core, context, true, rules), await idsOf(core, continuation, empty, rules)]
+    : [
+      empty ? new Int32Array(0) : await idsOf(core, context, true, rules),
+      await idsOf(core, continuation, empty, rules),
+    ]
   const start = before.length > 0 ? before : Int32Array.of(prefixOf(core, prefix, index))
   if (after.length === 0) throw invalidPrompt('empty', `the continuation of item ${index} has no tokens`, { index })
   const bytes = bytesOf(core, continuation, after)

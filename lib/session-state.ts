@@ -29,10 +29,11 @@ export function joinedEntries(messages: readonly Message[]): Entry[] {
 /** The messages alone. */
 export const messagesOf = (state: State): Message[] => state.map(({ message }) => message)
 
-/** UTF-16 units of the text; each message counts as one more, so that empty ones are not without end. */
-export const textLengthOf = (state: State): number => state.reduce((sum, { message, parts }) => sum + 1 + (
-  parts.length === 0 ? message.content.length : parts.reduce((n, part) => n + ('text' in part ? part.text.length : 0), 0)
-), 0)
+/** UTF-16 units of the text and `around` for what is put around a message; 1, so that empty ones count too. */
+export const textLengthOf = (state: State, around = 1): number => state.reduce((sum, { message, parts }) => {
+  const own = parts.reduce((n, part) => n + ('text' in part ? part.text.length : 0), 0)
+  return sum + around + (parts.length === 0 ? message.content.length : own)
+}, 0)
 
 /** The text so far (template 'none'), in the parts that are encoded on their own. */
 export function partsOf(state: State): NativePart[] {

@@ -15,7 +15,8 @@ import {
   invalidOption, readBag, readChoice, readNumber, readProperty, readSalt, readSignal, show, type OptionBag,
 } from './option-reader.js'
 import {
-  checkTextLength, invalidPrompt, joinText, lengthOf, maxTextOf, messageParts, promptParts, type Prompt, type PromptRules,
+  checkTextLength, invalidPrompt, joinText, lengthOf, maxTextOf, messageParts, promptParts, type Prompt,
+  type PromptRules,
 } from './prompt.js'
 import type { GenerateOutput, GenerateResult } from './result.js'
 import { checkPath, encodeSession, readSession, writeWhole } from './session-file.js'
@@ -283,8 +284,12 @@ class Conversation implements Session {
 
   // Without the oldest rounds that can never fit, where they may be dropped.
   #withinLimits(state: State, more = 0): State {
-    const canMeasure = this.#canDrop && typeof this.#settings.template !== 'function'
-    return canMeasure ? withinLength(state, maxTextOf(this.#core.prompts) - more) : state
+    const { template } = this.#settings
+    if (!this.#canDrop || typeof template === 'function') return state
+    const { prompts } = this.#core
+    // A speaker's marker and two newlines, or less where the tokenizer has the marker as one token.
+    const around = template === 'assistant' && prompts.control('<|user|>') === undefined ? 10 : 1
+    return withinLength(state, maxTextOf(prompts) - more, around)
   }
 
   // The conversation with what append adds, checked to be something that the template can render.
@@ -292,13 +297,24 @@ class Conversation implements Session {
     const { template } = this.#settings
     const more = await this.#newEntries(prompt, rules)
     checkStateLength(this.#core, template, more)
-    const state = this.#withinLimits([...this.#state, ...more])
+    let state = this.#withinLimits([...this.#state, ...more])
     checkStateLength(this.#core, template, state)
     if (template === 'none') return state
-    const all = messagesOf(state)
-    const asks = typeof template === 'function' || all.at(-1)?.role === 'user'
-    this.#render(asks ? all : [...all, { role: 'user', content: '' }], rules, state.length - more.length)
+    while (!this.#canRender(state, more.length, rules)) state = withoutOldest(state)
     return state
+  }
+
+  // Throws what rendering throws; false when it is too long and older rounds may be dropped.
+  #canRender(state: State, judged: number, rules: PromptRules): boolean {
+    const all = messagesOf(state)
+    const asks = typeof this.#settings.template === 'function' || all.at(-1)?.role === 'user'
+    try {
+      this.#render(asks ? all : [...all, { role: 'user', content: '' }], rules, state.length - judged)
+      return true
+    } catch (e) {
+      if (!this.#canDrop || withoutOldest(state).length < judged || !isPolyLMError(e, 'CONTEXT_OVERFLOW')) throw e
+      return false
+    }
   }
 
   async #newEntries(prompt: unknown, rules: PromptRules): Promise<Entry[]> {
@@ -376,7 +392,8 @@ const historyRules: PromptRules = { parseSpecial: true, controlText: 'escape' }
 
 // Messages before `judgedFrom` are in the conversation already: nothing in them is refused any more.
 function render(
-  { prompts }: Core, { system, template }: Settings, messages: readonly Message[], rules: PromptRules, judgedFrom: number,
+  { prompts }: Core, { system, template }: Settings, messages: readonly Message[], rules: PromptRules,
+  judgedFrom: number,
 ): NativePart[] {
   return messageParts([...system, ...messages], template, prompts, rules, system.length + judgedFrom)
 }
@@ -390,12 +407,12 @@ function checkStateLength({ prompts }: Core, template: Template, state: State): 
   if (typeof template !== 'function' && units > maxUnitsKept) checkTextLength(units, prompts, {})
 }
 
-function withinLength(state: State, most: number): State {
+function withinLength(state: State, most: number, around: number): State {
   let kept = state
-  let length = textLengthOf(state)
+  let length = textLengthOf(state, around)
   while (length > most && kept.length > 0) {
     const rest = withoutOldest(kept)
-    length -= textLengthOf(kept.slice(0, kept.length - rest.length))
+    length -= textLengthOf(kept.slice(0, kept.length - rest.length), around)
     kept = rest
   }
   return kept

@@ -152,7 +152,8 @@ describe('an answer that holds a marker', () => {
   })
 
   test('more messages than a prompt may have, and more text than can fit, are no end either', async () => {
-    const history = Array.from({ length: 500 }, (_, i): Message => ({ role: i % 2 === 0 ? 'user' : 'assistant', content: 'word '.repeat(20) }))
+    const history = Array.from({ length: 500 }, (_, i): Message =>
+      ({ role: i % 2 === 0 ? 'user' : 'assistant', content: 'word '.repeat(20) }))
     const chat = model.createSession({ history, onOverflow: 'dropOldestTurns' })
     for (let i = 0; i < 7; i++) await chat.append({ messages: [{ role: 'user', content: 'x' }, { role: 'assistant', content: 'y' }] })
     await chat.send('Hi', { maxTokens: 1 })
