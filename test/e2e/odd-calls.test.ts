@@ -37,7 +37,8 @@ function revoked(target: object): object {
   return proxy
 }
 const withGetter = (target: object, name: string): object => Object.defineProperty({ ...target }, name, { get: fail, enumerable: true })
-const lyingArray = (length: unknown): unknown => new Proxy([1, 2, 3], { get: (list, name) => (name === 'length' ? length : Reflect.get(list, name)) })
+const lyingArray = (length: unknown): unknown =>
+  new Proxy([1, 2, 3], { get: (list, name) => (name === 'length' ? length : Reflect.get(list, name)) })
 function detached(): Int32Array {
   const ids = Int32Array.of(1, 2, 3)
   structuredClone(ids.buffer, { transfer: [ids.buffer] })
@@ -85,7 +86,8 @@ const odd: ReadonlyArray<() => unknown> = [
   () => ({ [Symbol.iterator]: () => ({ next: callFails }) }),
   () => ({ [Symbol.asyncIterator]: () => ({ next: async () => await callFails() }) }),
   () => ({ [Symbol.iterator]: () => ({ next: () => ({ get done() { return fail() } }) }) }), () => new Set(['a', 5]),
-  () => ({ [Symbol.iterator]: () => ({ next: () => ({ done: false, value: 7, index: 1 }), return: callFails, get throw() { return fail() } }) }),
+  () => ({ [Symbol.iterator]: () =>
+    ({ next: () => ({ done: false, value: 7, index: 1 }), return: callFails, get throw() { return fail() } }) }),
   () => ({ tokens: [5] }), () => ({ tokens: null }), () => withGetter({}, 'tokens'), () => ({ tokens: revoked([]) }),
   () => ({ tokens: detached() }),
   () => ({ choices: ['a', 'b'] }), () => ({ choices: revoked([]) }), () => ({ choices: lyingArray(2 ** 31) }),
@@ -145,9 +147,11 @@ const api: ReadonlyArray<readonly [string, (model: Model, chat: Session) => unkn
   ['generate', m => m.generate(prompt() as never, options(one) as never)],
   ['stream', async m => await drain(await m.stream(prompt() as never, options(one) as never))],
   ['textStream', async m => { for await (const _ of (await m.stream('a', options(one) as never)).textStream) { /* all */ } }],
-  ['generateEach', async m => await drain(m.generateEach((random() < 0.7 ? value() : [prompt(), prompt()]) as never, options(one) as never))],
+  ['generateEach', async m =>
+    await drain(m.generateEach((random() < 0.7 ? value() : [prompt(), prompt()]) as never, options(one) as never))],
   ['logits', m => m.logits(prompt() as never, options() as never)],
-  ['loglikelihood', m => m.loglikelihood((random() < 0.5 ? value() : [{ context: value(), continuation: prompt() }]) as never, options() as never)],
+  ['loglikelihood', m =>
+    m.loglikelihood((random() < 0.5 ? value() : [{ context: value(), continuation: prompt() }]) as never, options() as never)],
   ['score', m => m.score(prompt() as never, options({ stride: 200 }) as never)],
   ['explain', m => m.explain(options() as never, (random() < 0.5 ? undefined : prompt()) as never)],
   ['createSession', async m => await m.createSession(options() as never).send(prompt() as never, one)],
