@@ -110,12 +110,12 @@ export function generateRequest(parts: readonly NativePart[], checked: CheckedGe
 const resultOf = (checked: CheckedGenerate) => (native: Parameters<typeof generateResult>[0]): GenerateResult =>
   generateResult(native, checked.stop, checked.given['logprobs'] !== undefined)
 
-/** Runs a prepared generate call. */
+/** Runs a prepared generate call. It is submitted before this returns, but for long choices. */
 export async function runGenerate(
   core: Core, { checked, request }: PreparedGenerate, batch = false,
 ): Promise<GenerateResult> {
   try {
-    const ready = await withChoices(core, request, checked)
+    const ready = checked.longChoices === undefined ? request : await withChoices(core, request, checked)
     const call = startCall(core.engine, batch ? { ...ready, batch } : ready, checked)
     return resultOf(checked)(await call.result)
   } catch (e) {
@@ -126,7 +126,8 @@ export async function runGenerate(
 /** Starts a prepared call as a stream. */
 export async function runStream(core: Core, { checked, request }: PreparedGenerate): Promise<GenerateStream> {
   try {
-    return await openStream(core.engine, await withChoices(core, request, checked), checked, resultOf(checked))
+    const ready = checked.longChoices === undefined ? request : await withChoices(core, request, checked)
+    return await openStream(core.engine, ready, checked, resultOf(checked))
   } catch (e) {
     throw withValue(e, checked.given)
   }
