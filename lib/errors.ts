@@ -71,7 +71,11 @@ export class PolyLMError extends Error {
  * @example if (isPolyLMError(e, 'QUEUE_FULL')) await delay(1000)
  */
 export function isPolyLMError<C extends ErrorCode>(e: unknown, ...codes: C[]): e is PolyLMError & { code: C } {
-  if (typeof e !== 'object' || e === null || !(brand in e)) return false
-  const code = (e as unknown as PolyLMError).code
-  return codes.length === 0 || codes.some(c => c === code)
+  try {
+    if (typeof e !== 'object' || e === null || !(brand in e)) return false
+    const code = (e as unknown as PolyLMError).code
+    return codes.length === 0 || codes.some(c => c === code)
+  } catch {
+    return false                                     // a proxy that throws, or was revoked, is none of ours
+  }
 }

@@ -8,6 +8,7 @@ import { huggingFaceTable, type NoneMeaning, type Refused, type Translated } fro
 import { biasOf } from './hugging-face-bias.js'
 import type { GenerateOptions } from './options.js'
 import { nearest, readBag, readIds, readProperty, show, type OptionBag } from './option-reader.js'
+import { reading } from './untrusted.js'
 
 /** Options of {@link fromHuggingFace}. */
 export interface FromHuggingFaceContext {
@@ -65,7 +66,7 @@ const newTokens = 20                                 // what transformers genera
 export function fromHuggingFace(
   kwargs: Readonly<Record<string, unknown>>, context: FromHuggingFaceContext = {},
 ): FromHuggingFaceResult {
-  try {
+  return reading('INVALID_OPTION', 'kwargs', () => {
     const call = open(kwargs, context)
     readNumbers(call)
     readSampling(call)
@@ -78,12 +79,7 @@ export function fromHuggingFace(
     checkOptions(call)
     const given = Object.keys(call.bag)
     return { options: call.options, dropped: given.filter(name => call.dropped.has(name)) }
-  } catch (cause) {
-    if (isPolyLMError(cause)) throw cause
-    throw new PolyLMError('INVALID_OPTION', 'the arguments cannot be read', {         // a proxy or getter that throws
-      option: 'kwargs', value: undefined, reason: 'reading them threw', cause,
-    })
-  }
+  })
 }
 
 function readKwargs(kwargs: unknown): OptionBag {

@@ -6,7 +6,7 @@ import type { Core } from './core.js'
 import { encodeText, prepareGenerate, runGenerate, runStream, withValue } from './core.js'
 import { PolyLMError, type ErrorCode } from './errors.js'
 import { generateEach, type GenerateInput, type GenerateManyItem } from './generate-each.js'
-import { checkGenerate, type CheckedGenerate } from './generate-options.js'
+import { checkChoices, checkGenerate, type CheckedGenerate } from './generate-options.js'
 import { notInHuggingFace, toHuggingFace } from './hugging-face.js'
 import { checkEstimate, checkLoad, contextOf } from './load-options.js'
 import { loadModel } from './load.js'
@@ -141,10 +141,10 @@ export interface Model {
   loglikelihood(
     items: Iterable<LoglikelihoodItem>, options?: LoglikelihoodOptions,
   ): Promise<LoglikelihoodResult[]>
-  /** How probable a text of any length is. */
+  /** How probable a text of up to 16 Mi characters or token ids is; what the context does not hold goes in windows. */
   score(prompt: Prompt, options?: ScoreOptions): Promise<ScoreResult>
   /**
-   * What options do, without running anything.
+   * What options do, without running anything. Synchronous: a prompt that is text is encoded on this thread.
    *
    * @throws PolyLMError INVALID_OPTION as generate would.
    */
@@ -314,7 +314,12 @@ class LoadedModel implements Model {
 
 function inspect(core: Core, checked: CheckedGenerate): { processors: string[]; inert: string[] } {
   try {
-    return inCore(() => core.engine.native.check(checked.params))
+    const { params, longChoices, given } = checked
+    if (longChoices === undefined) return inCore(() => core.engine.native.check(params))
+    const choices = longChoices.map(choice => (
+      typeof choice === 'string' ? core.options.encodeContinuation(choice) : choice
+    ))
+    return inCore(() => core.engine.native.check({ ...params, allowChoices: checkChoices(choices, given['allow']) }))
   } catch (e) {
     throw withValue(e, checked.given)
   }

@@ -109,6 +109,10 @@ export interface NativeModel {
   encodeText(
     text: string, addSpecialTokens: boolean, parseSpecial: boolean, atStart: boolean, withOffsets?: boolean,
   ): { ids: Int32Array; offsets?: Uint32Array }
+  /** The same for several texts, off this thread. */
+  tokenizeTexts(
+    texts: readonly string[], addSpecialTokens: boolean, parseSpecial: boolean, atStart: boolean, withOffsets?: boolean,
+  ): Promise<Array<{ ids: Int32Array; offsets?: Uint32Array }>>
   /** Text of ids, special tokens included. Throws without a tokenizer. */
   decodeIds(ids: Int32Array): string
   /** Ids of a prompt, unchecked, on this thread. */

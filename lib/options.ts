@@ -86,11 +86,15 @@ export interface LoadOptions extends EstimateOptions {
    * @default the key of tokenizer_config.json, else false
    */
   readonly legacyTokenizer?: boolean | undefined
-  /** Receives remarks about the load. @default none */
+  /** Receives remarks about the load. What it throws, or rejects with, ends the load. @default none */
   readonly logger?: Logger | undefined
   /** Aborting frees everything and rejects with the signal's reason. @default none */
   readonly signal?: AbortSignal | undefined
-  /** Called at most about 20 times a second. What it throws ends the load. @default none */
+  /**
+   * Called at most about 20 times a second. What it throws ends the load. It may be async: the load ends after its
+   * promises have, and what one rejects with ends the load.
+   * @default none
+   */
   readonly onProgress?: ((progress: LoadProgress) => void) | undefined
 }
 
@@ -109,8 +113,9 @@ export interface PromptOptions {
    */
   readonly parseSpecial?: boolean | undefined
   /**
-   * What happens to message content that holds a marker of the template (such as `<|user|>`):
-   * `reject` throws INVALID_PROMPT, `escape` puts a space behind its first character.
+   * What happens to content of user and system messages that holds a marker of the template (such as `<|user|>`):
+   * `reject` throws INVALID_PROMPT, `escape` puts a space behind its first character. Content of assistant messages
+   * is what a model wrote and is never refused: it is escaped always, and so is what a session already holds.
    * @default 'reject'
    */
   readonly controlText?: 'reject' | 'escape' | undefined
@@ -170,7 +175,7 @@ export interface GenerateOptions extends PromptOptions {
   readonly biasSparesStops?: ArrayLike<number> | undefined
   /**
    * Only these tokens, or exactly one of these continuations (text or token ids, encoded without
-   * special tokens).
+   * special tokens): at most 1,024 of them, 131,072 characters and 65,536 token ids together.
    * @default none
    */
   readonly allow?:
@@ -286,7 +291,11 @@ export interface LoglikelihoodOptions {
   readonly cacheSalt?: string | undefined
   /** Cancels the call. @default none */
   readonly signal?: AbortSignal | undefined
-  /** Called when an item is done. What it throws ends the call. @default none */
+  /**
+   * Called when an item is done. What it throws ends the call. It may be async: the call ends after its promises
+   * have, and what one rejects with ends the call.
+   * @default none
+   */
   readonly onProgress?: ((progress: { readonly done: number; readonly total: number }) => void) | undefined
 }
 

@@ -3,19 +3,24 @@
 // Trap: the vocabulary-wide log-softmax stays in the core; only chosen numbers come here.
 import { linkedController } from './abort.js'
 import { startCall } from './call.js'
+import { Callbacks } from './callbacks.js'
 import { compensatedSum } from './compensated-sum.js'
-import { encodeText, type Core } from './core.js'
+import { decodeIds, encodeTexts, type Core } from './core.js'
 import { readTokens, type TokenLogprob } from './events.js'
 import { readRules } from './generate-options.js'
 import { submitWhenRoom } from './generate-each.js'
 import { fromCore, type NativeRequest, type NativeResult } from './native.js'
 import {
-  invalidOption, readBag, readBoolean, readChoice, readFunction, readNumber, readProperty, readSalt, readSignal, show,
-  type OptionBag,
+  countIds, invalidOption, maxManyIds, readBag, readBoolean, readChoice, readFunction, readManyIds, readNumber,
+  readProperty, readSalt, readSignal, show, type OptionBag,
 } from './option-reader.js'
 import { PolyLMError } from './errors.js'
-import { invalidPrompt, promptIds, promptParts } from './prompt.js'
+import {
+  checkTextLength, invalidIds, invalidPrompt, promptIds, promptParts, tokenizerMissing, type PromptRules,
+} from './prompt.js'
 import { pythonRstrip } from './python-text.js'
+import { maxTextUnits } from './tokenizer/tokenizer.js'
+import { isArray, Pauses, reading } from './untrusted.js'
 
 /** What `logits` gives: row-major. */
 export interface LogitsResult {
@@ -92,13 +97,15 @@ function readPositions(bag: OptionBag): Float64Array {
   const value = bag['positions']
   if (value === undefined || value === 'last') return Float64Array.of(-1)
   const complain = (reason: string): PolyLMError => invalidOption('positions', value, reason)
-  if (!Array.isArray(value)) throw complain("expected 'last' or an array of indices of prompt tokens")
-  if (value.length < 1 || value.length > maxPositions) {
-    throw complain(`has ${value.length} indices, expected 1 to ${maxPositions}`)
-  }
-  return Float64Array.from(value as unknown[], (position, i) => {
-    if (typeof position === 'number' && Number.isSafeInteger(position) && position >= 0) return position
-    throw complain(`index ${i} is ${show(position)}, expected an integer from 0`)
+  if (!isArray(value)) throw complain("expected 'last' or an array of indices of prompt tokens")
+  return reading('INVALID_OPTION', 'positions', () => {
+    const { length } = value
+    if (length < 1 || length > maxPositions) throw complain(`has ${length} indices, expected 1 to ${maxPositions}`)
+    return Float64Array.from({ length }, (_, i) => {
+      const position: unknown = value[i]
+      if (typeof position === 'number' && Number.isSafeInteger(position) && position >= 0) return position
+      throw complain(`index ${i} is ${show(position)}, expected an integer from 0`)
+    })
   })
 }
 
@@ -121,19 +128,21 @@ export async function score(core: Core, prompt: unknown, options: unknown): Prom
   const signal = readSignal(bag)
   signal?.throwIfAborted()
   const { ids, ranges } = await idsToScore(core, prompt, bag, top !== undefined)
-  const all = prefix === undefined ? ids : Int32Array.from([prefix, ...ids])
+  const all = prefix === undefined ? ids : joinIds(Int32Array.of(prefix), ids)
   if (all.length < 2) {
     throw invalidPrompt('empty', `the prompt has ${ids.length} token(s); without prefixToken the first is not scored`)
   }
-  const windows = scoreWindows(all.length, window, stride)
-  const results = await mapLimited(windows, signal, async ({ from, scoreFrom, to }, stop) => await submitWhenRoom(
-    () => run(core, {
+  const shift = prefix === undefined ? 0 : 1
+  // Tokens become objects window by window, as they come: all at once would hold the event loop.
+  const results = await mapLimited(countWindows(all.length, window, stride), signal, async (index, stop) => {
+    const { from, scoreFrom, to } = windowAt(all.length, window, stride, index)
+    const { scored, greedy } = await submitWhenRoom(() => run(core, {
       kind: 1, prompt: [{ ids: all.slice(from, to), control: false }], scoreFrom: scoreFrom - from, scoreTop: top ?? 0,
       cacheSalt,
-    }, stop), stop))
-  const shift = prefix === undefined ? 1 : 0
-  const tokens = results.flatMap(({ scored, greedy }) => unpackScored(scored, greedy.length))
-    .map((token, i) => withRange(token, ranges, i + shift))
+    }, stop), stop)
+    return unpackScored(scored, greedy.length).map((token, i) => withRange(token, ranges, scoreFrom + i - shift))
+  })
+  const tokens = results.flat()
   const logprob = compensatedSum(tokens.map(token => token.logprob))
   const bytes = bytesOf(core, prompt, ids)
   return {
@@ -151,14 +160,37 @@ async function idsToScore(
 ): Promise<{ ids: Int32Array; ranges: Uint32Array | undefined }> {
   const addSpecialTokens = readBoolean(bag, 'addSpecialTokens') ?? true
   const rules = readRules(bag)
+  const given = typeof prompt === 'object' && prompt !== null ? readProperty(prompt, 'tokens') : undefined
+  if (given !== undefined && readProperty(prompt as object, 'messages') === undefined) {
+    if (countIds(given, invalidIds) === 0) {
+      throw invalidPrompt('empty', 'the prompt has no tokens, expected at least one')
+    }
+    return { ids: await readManyIds(given, core.prompts.vocabSize, invalidIds, maxManyIds), ranges: undefined }
+  }
+  if (typeof prompt === 'string' && prompt.length > maxTextUnits) throw tooMuchText(prompt.length)
   // Windows make any length fit, so the limit on a prompt's text does not apply.
   const parts = promptParts(prompt, { ...core.prompts, contextSize: Infinity }, rules)
+  const units = parts.reduce((sum, part) => sum + ('text' in part ? part.text.length : 0), 0)
+  if (units > maxTextUnits) throw tooMuchText(units)
   if (wantsRanges && typeof prompt === 'string') {
-    const { ids, offsets } = core.engine.native.encodeText(prompt, addSpecialTokens, rules.parseSpecial, true, true)
-    return { ids, ranges: offsets }
+    const [encoded] = await encodeTexts(
+      core, [prompt], { addSpecialTokens, parseSpecial: rules.parseSpecial, atStart: true }, true)
+    return { ids: encoded?.ids ?? new Int32Array(0), ranges: encoded?.offsets }
   }
   const ids = await fromCore(() => core.engine.native.tokenize({ kind: 1, prompt: parts, addSpecialTokens }))
   return { ids, ranges: undefined }
+}
+
+function tooMuchText(units: number): PolyLMError {
+  const text = `the prompt has ${units} characters, at most ${maxTextUnits} are scored in one call`
+  return new PolyLMError('LIMIT', text, { hint: 'score its parts one by one' })
+}
+
+function joinIds(first: Int32Array, second: Int32Array): Int32Array {
+  const ids = new Int32Array(first.length + second.length)
+  ids.set(first)
+  ids.set(second, first.length)
+  return ids
 }
 
 /** A window: tokens [from, to) are given to the model, those from `scoreFrom` on are scored. */
@@ -174,14 +206,17 @@ export interface ScoreWindow {
  * rolling windows of lm-evaluation-harness.
  */
 export function scoreWindows(length: number, window: number, stride: number): ScoreWindow[] {
-  const windows: ScoreWindow[] = []
-  let done = 1
-  while (done < length) {
-    const to = Math.min(length, done === 1 ? window + 1 : done + stride)
-    windows.push({ from: Math.max(0, to - window - 1), scoreFrom: done, to })
-    done = to
-  }
-  return windows
+  return Array.from({ length: countWindows(length, window, stride) }, (_, i) => windowAt(length, window, stride, i))
+}
+
+// How many, and each by itself: a long text has millions, which would hold the event loop as one list.
+const countWindows = (length: number, window: number, stride: number): number =>
+  (length < 2 ? 0 : 1 + Math.ceil(Math.max(0, length - 1 - window) / stride))
+
+function windowAt(length: number, window: number, stride: number, index: number): ScoreWindow {
+  const scoreFrom = index === 0 ? 1 : 1 + window + (index - 1) * stride
+  const to = Math.min(length, index === 0 ? 1 + window : scoreFrom + stride)
+  return { from: Math.max(0, to - window - 1), scoreFrom, to }
 }
 
 function unpackScored(numbers: Float64Array, count: number): TokenLogprob[] {
@@ -196,7 +231,7 @@ function withRange(token: TokenLogprob, ranges: Uint32Array | undefined, index: 
 
 function bytesOf(core: Core, prompt: unknown, ids: Int32Array): number {
   if (typeof prompt === 'string') return Buffer.byteLength(prompt)
-  return core.prompts.hasTokenizer ? Buffer.byteLength(core.engine.native.decodeIds(ids)) : 0
+  return Buffer.byteLength(decodeIds(core, ids))
 }
 
 /** model.loglikelihood. */
@@ -210,22 +245,47 @@ export async function loglikelihood(
   const signal = readSignal(bag)
   const onProgress = readFunction<(p: { done: number; total: number }) => void>(bag, 'onProgress')
   signal?.throwIfAborted()
-  const list = itemsOf(items)
-  let done = 0
-  return await mapLimited(list, signal, async (item, stop, index) => {
-    const pair = await encodePair(core, item, index, given)
-    const native = pair.scoreFrom === pair.ids.length ? nothingScored : await submitWhenRoom(() => run(core, {
-      kind: 1, prompt: [{ ids: pair.ids, control: false }], scoreFrom: pair.scoreFrom, truncateLeft, cacheSalt,
-    }, stop), stop)
-    onProgress?.({ done: ++done, total: list.length })
-    return toPairResult(native, pair)
-  })
+  const rules: PromptRules = { parseSpecial: true, controlText: 'reject', truncateLeft }
+  const own = linkedController(signal)
+  const callbacks = new Callbacks(reason => { own.abort(reason) })
+  try {
+    const list = await itemsOf(items, own.signal)
+    let done = 0
+    const results = await mapLimited(list.length, own.signal, async (index, stop) => {
+      const pair = await encodePair(core, list[index], index, given, rules)
+      const native = pair.scoreFrom === pair.ids.length ? nothingScored : await submitWhenRoom(() => run(core, {
+        kind: 1, prompt: [{ ids: pair.ids, control: false }], scoreFrom: pair.scoreFrom, truncateLeft, cacheSalt,
+      }, stop), stop)
+      const progress = { done: ++done, total: list.length }
+      if (onProgress !== undefined) callbacks.run(() => onProgress(progress))
+      return toPairResult(native, pair)
+    })
+    await callbacks.settled(own.signal)
+    own.signal.throwIfAborted()
+    return results
+  } finally {
+    own.release()
+  }
 }
 
-function itemsOf(items: unknown): unknown[] {
-  const iterable = items as Iterable<unknown> | null | undefined
-  if (typeof items !== 'string' && typeof iterable?.[Symbol.iterator] === 'function') return [...iterable]
-  throw invalidPrompt('items', `items is ${show(items)}, expected an iterable of { context, continuation }`)
+const maxItems = 1 << 24
+
+// A copy: the list may be long, or have no end.
+async function itemsOf(items: unknown, signal: AbortSignal): Promise<unknown[]> {
+  const wrong = (): PolyLMError =>
+    invalidPrompt('items', `items is ${show(items)}, expected an iterable of { context, continuation }`)
+  if (typeof items !== 'object' || items === null || ArrayBuffer.isView(items)) throw wrong()
+  const make = reading('INVALID_PROMPT', 'items', () => (items as Iterable<unknown>)[Symbol.iterator] as unknown)
+  if (typeof make !== 'function') throw wrong()
+  const list: unknown[] = []
+  const pauses = new Pauses()
+  for (const item of items as Iterable<unknown>) {
+    if (list.push(item) % 1024 !== 0) continue
+    await pauses.due()
+    signal.throwIfAborted()
+    if (list.length > maxItems) throw invalidPrompt('items', `found more than ${maxItems} items`)
+  }
+  return list
 }
 
 const nothingScored: Pick<NativeResult, 'scored' | 'greedy'> = {
@@ -238,22 +298,26 @@ interface Pair {
   readonly bytes: number
 }
 
-async function encodePair(core: Core, item: unknown, index: number, prefix: number | undefined): Promise<Pair> {
+async function encodePair(
+  core: Core, item: unknown, index: number, prefix: number | undefined, rules: PromptRules,
+): Promise<Pair> {
   if (typeof item !== 'object' || item === null) {
     throw invalidPrompt('items', `item ${index} is ${show(item)}, expected { context, continuation }`, { index })
   }
   const context = readProperty(item, 'context')
   const continuation = readProperty(item, 'continuation')
-  if (isEmpty(context)) return afterPrefix(core, continuation, await idsOf(core, continuation, true), index, prefix)
+  if (isEmpty(context)) {
+    return afterPrefix(core, continuation, await idsOf(core, continuation, true, rules), index, prefix)
+  }
   const joint = typeof context === 'string' && typeof continuation === 'string'
   const [before, after] = joint
-    ? jointIds(core, context, continuation)
-    : [await idsOf(core, context, true), await idsOf(core, continuation, false)]
+    ? await jointIds(core, context, continuation, rules)
+    : [await idsOf(core, context, true, rules), await idsOf(core, continuation, false, rules)]
   if (after.length === 0 && (!joint || continuation === '')) throw nothingToScore(index)
   // White space alone is a context without tokens.
   const start = before.length > 0 ? before : Int32Array.of(prefixOf(core, prefix, index))
   const bytes = bytesOf(core, continuation, after)
-  return { ids: Int32Array.from([...start, ...after]), scoreFrom: start.length, bytes }
+  return { ids: joinIds(start, after), scoreFrom: start.length, bytes }
 }
 
 // A continuation that begins with the prefix token brings its own context.
@@ -262,7 +326,7 @@ function afterPrefix(
 ): Pair {
   if (after.length === 0) throw nothingToScore(index)
   const prefix = prefixOf(core, given, index)
-  const ids = after[0] === prefix ? after : Int32Array.from([prefix, ...after])
+  const ids = after[0] === prefix ? after : joinIds(Int32Array.of(prefix), after)
   return { ids, scoreFrom: 1, bytes: bytesOf(core, continuation, after) }
 }
 
@@ -272,7 +336,7 @@ const nothingToScore = (index: number): PolyLMError =>
 function isEmpty(context: unknown): boolean {
   if (context === '') return true
   const tokens = typeof context === 'object' && context !== null ? readProperty(context, 'tokens') : undefined
-  return typeof tokens === 'object' && tokens !== null && (tokens as ArrayLike<number>).length === 0
+  return typeof tokens === 'object' && tokens !== null && readProperty(tokens, 'length') === 0
 }
 
 function prefixOf(core: Core, given: number | undefined, index: number): number {
@@ -285,23 +349,28 @@ function prefixOf(core: Core, given: number | undefined, index: number): number 
 
 // The context's trailing white space moves to the continuation; both are encoded as one text and the
 // continuation is what comes after as many tokens as the context alone has.
-function jointIds(core: Core, context: string, continuation: string): [Int32Array, Int32Array] {
+async function jointIds(
+  core: Core, context: string, continuation: string, rules: PromptRules,
+): Promise<[Int32Array, Int32Array]> {
   if (continuation === '') return [Int32Array.of(0), new Int32Array(0)]
-  const rules = { addSpecialTokens: false, parseSpecial: true, atStart: true }
+  if (!core.prompts.hasTokenizer) throw tokenizerMissing()
+  checkTextLength(context.length + continuation.length, core.prompts, rules)
   const kept = pythonRstrip(context)
-  const whole = encodeText(core, context + continuation, rules)
-  const alone = kept === '' ? new Int32Array(0) : encodeText(core, kept, rules)
+  const texts = kept === '' ? [context + continuation] : [context + continuation, kept]
+  const [first, second] = await encodeTexts(core, texts, { addSpecialTokens: false, parseSpecial: true, atStart: true })
+  const [whole, alone] = [first?.ids ?? new Int32Array(0), second?.ids ?? new Int32Array(0)]
   return [alone.length < whole.length ? whole.slice(0, alone.length) : whole, whole.slice(alone.length)]
 }
 
-async function idsOf(core: Core, prompt: unknown, atStart: boolean): Promise<Int32Array> {
+async function idsOf(core: Core, prompt: unknown, atStart: boolean, rules: PromptRules): Promise<Int32Array> {
   if (typeof prompt === 'string') {
-    promptParts(prompt, core.prompts, { parseSpecial: true, controlText: 'reject' })
-    return encodeText(core, prompt, { addSpecialTokens: false, parseSpecial: true, atStart })
+    promptParts(prompt, core.prompts, rules)
+    const [encoded] = await encodeTexts(core, [prompt], { addSpecialTokens: false, parseSpecial: true, atStart })
+    return encoded?.ids ?? new Int32Array(0)
   }
   const tokens = typeof prompt === 'object' && prompt !== null ? readProperty(prompt, 'tokens') : undefined
-  if (tokens !== undefined) return promptIds(tokens, core.prompts.vocabSize)
-  const parts = promptParts(prompt, core.prompts, { parseSpecial: true, controlText: 'reject' })
+  if (tokens !== undefined) return promptIds(tokens, core.prompts, rules)
+  const parts = promptParts(prompt, core.prompts, rules)
   return await fromCore(() => core.engine.native.tokenize({ kind: 1, prompt: parts, addSpecialTokens: false }))
 }
 
@@ -317,28 +386,24 @@ function toPairResult(native: Pick<NativeResult, 'scored' | 'greedy'>, pair: Pai
   }
 }
 
-// Runs `work` over items, a few hundred at a time, results in order. The first failure ends the others.
-async function mapLimited<T, R>(
-  items: readonly T[], signal: AbortSignal | undefined,
-  work: (item: T, stop: AbortSignal, index: number) => Promise<R>,
+// Runs `work` for 0 to count - 1, a few hundred at a time, results in order. The first failure ends the others.
+async function mapLimited<R>(
+  count: number, signal: AbortSignal | undefined, work: (index: number, stop: AbortSignal) => Promise<R>,
 ): Promise<R[]> {
-  const results = new Array<R>(items.length)
+  const results: R[] = []
   const stop = linkedController(signal)
+  const pauses = new Pauses()
   let next = 0
-  let sliceEnd = performance.now() + 8
   const lane = async (): Promise<void> => {
-    while (next < items.length) {
+    while (next < count) {
       const index = next++
-      if (performance.now() > sliceEnd) {        // encoding is done on this thread: let others run
-        await new Promise(resolve => setImmediate(resolve))
-        sliceEnd = performance.now() + 8
-      }
+      await pauses.due()                             // short texts are encoded on this thread
       stop.signal.throwIfAborted()
-      results[index] = await work(items[index] as T, stop.signal, index)
+      results[index] = await work(index, stop.signal)
     }
   }
   try {
-    await Promise.all(Array.from({ length: Math.min(inFlight, items.length) }, async () => {
+    await Promise.all(Array.from({ length: Math.min(inFlight, count) }, async () => {
       await lane().catch((e: unknown) => {
         stop.abort(e)
         throw e

@@ -39,6 +39,7 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
   Napi::Value cancel(const Napi::CallbackInfo& info);
   Napi::Value check(const Napi::CallbackInfo& info);
   Napi::Value tokenize(const Napi::CallbackInfo& info);
+  Napi::Value tokenize_texts(const Napi::CallbackInfo& info);
   Napi::Value encode_now(const Napi::CallbackInfo& info);
   Napi::Value encode_text(const Napi::CallbackInfo& info);
   Napi::Value decode_ids(const Napi::CallbackInfo& info);

@@ -134,6 +134,7 @@ class TokenizerWrap : public Napi::ObjectWrap<TokenizerWrap> {
                         InstanceMethod<&TokenizerWrap::decode_raw>("decodeRaw"),
                         InstanceMethod<&TokenizerWrap::piece>("piece"),
                         InstanceMethod<&TokenizerWrap::is_special>("isSpecial"),
+                        InstanceAccessor<&TokenizerWrap::bytes_per_token>("bytesPerToken"),
                         InstanceAccessor<&TokenizerWrap::vocab_size>("vocabSize"),
                         InstanceAccessor<&TokenizerWrap::id_limit>("idLimit")});
   }
@@ -220,6 +221,11 @@ class TokenizerWrap : public Napi::ObjectWrap<TokenizerWrap> {
     });
   }
 
+  Napi::Value bytes_per_token(const Napi::CallbackInfo& info) {
+    return guard(info.Env(), [&] {
+      return Napi::Number::New(info.Env(), static_cast<double>(held_->bytes_per_token()));
+    });
+  }
   Napi::Value vocab_size(const Napi::CallbackInfo& info) {
     return guard(info.Env(), [&] { return Napi::Number::New(info.Env(), held_->vocab_size()); });
   }

@@ -56,6 +56,7 @@ Tokenizer::Tokenizer(TokenizerTables tables)
   vocab_size_ = std::max(model_.vocabulary().size(), added_.id_end());
   id_limit_ = std::max(vocab_size_, tables.id_limit);
   check_special_ids();
+  bytes_per_token_ = measure_tokens();
   std::vector<int32_t> special;
   for (const AddedToken& token : added_.tokens()) {
     if (token.special) special.push_back(token.id);
@@ -77,6 +78,19 @@ void Tokenizer::check_special_ids() const {
                                    "vocabulary does not have",
          "set add_bos_token and add_eos_token to false in tokenizer_config.json");
   }
+}
+
+int64_t Tokenizer::measure_tokens() const {
+  const NormalizerRules& rules = model_.rules();
+  bool bounded = rules.charsmap.empty() && !rules.remove_extra_whitespaces &&
+                 model_.vocabulary().byte_fallback();
+  size_t longest = model_.vocabulary().max_piece_bytes();
+  for (const AddedToken& token : added_.tokens()) {
+    longest = std::max(longest, token.content.size());
+    bounded = bounded && !token.lstrip && !token.rstrip;
+  }
+  constexpr size_t kGuess = 64;
+  return static_cast<int64_t>(bounded ? longest : std::max(longest, kGuess));
 }
 
 bool Tokenizer::is_special(int32_t id) const {

@@ -62,6 +62,10 @@ class Tokenizer {
   bool is_skipped(int32_t id) const { return added_.is_special(id); }
   // Empty for holes and ids out of range.
   std::string_view piece(int32_t id) const;
+  // Bytes of text that one id can stand for at most, so that a text's length says how many ids it
+  // has at least. Where that is not bounded (white space that is removed, runs of unknown
+  // characters, a character map) 64 or the longest piece, as if it were.
+  int64_t bytes_per_token() const { return bytes_per_token_; }
 
  private:
   friend class StreamDecoder;
@@ -70,6 +74,7 @@ class Tokenizer {
   explicit Tokenizer(TokenizerTables tables);
 
   void check_special_ids() const;
+  int64_t measure_tokens() const;
   std::vector<Item> run(std::string_view text, const EncodeOptions& options, bool offsets) const;
   Prepared prepare(std::string_view text, bool at_start, bool offsets) const;
   bool encode_segment(std::string_view segment, const SpOptions& options,
@@ -86,6 +91,7 @@ class Tokenizer {
   bool add_bos_, add_eos_, legacy_, add_prefix_space_;
   Compat compat_;
   int32_t vocab_size_ = 0, id_limit_ = 0;
+  int64_t bytes_per_token_ = 0;
 };
 
 }  // namespace polylm

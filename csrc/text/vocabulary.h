@@ -43,6 +43,8 @@ class Vocabulary {
     return static_cast<PieceType>(types_[static_cast<size_t>(id)]);
   }
 
+  size_t max_piece_bytes() const;
+
   int32_t unk_id() const { return unk_id_; }
   bool byte_fallback() const { return byte_fallback_; }
   int32_t byte_id(uint8_t byte) const { return byte_ids_[byte]; }

@@ -42,6 +42,8 @@ export interface NativeTokenizer {
   /** Text of a token; '' for an id without one. */
   piece(id: number): string
   isSpecial(id: number): boolean
+  /** Bytes of text that one id stands for at most: how many ids a text has at least. */
+  readonly bytesPerToken: number
   readonly vocabSize: number
   readonly idLimit: number
 }

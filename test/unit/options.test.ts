@@ -213,7 +213,7 @@ describe('lists and choices', () => {
     expect(Array.from(ends.params.biasAmounts, Math.fround).every(Number.isFinite)).toBe(true)
     expect(refusal({ bias: [[3, 1e39]] }).message).toContain('rule 0 adds 1e+39, expected a number from -3.4028234663852886e+38')
     const long = Array.from({ length: 3 }, (_, i) => [new Int32Array(400_000).fill(i), 1])
-    expect(refusal({ bias: long }).message).toContain('has 1200000 token ids, expected at most 1048576')
+    expect(refusal({ bias: long }).message).toContain('rule 2: expected at most 248576 token ids, found 400000')
   })
 
   test('biasSparesStops: a ban does not count for a stop token', () => {
