@@ -63,7 +63,9 @@ export function generateRequest(parts: readonly NativePart[], checked: CheckedGe
     truncateLeft: checked.truncateLeft,
     returnOnAbort: checked.returnOnAbort,
     queueTimeoutMs: checked.queueTimeoutMs,
+    batch: checked.priority === 'batch',
     cacheSalt: checked.cacheSalt,
+    caller: checked.caller,
     params: checked.params,
   }
 }
@@ -72,11 +74,9 @@ const resultOf = (checked: CheckedGenerate) => (native: Parameters<typeof genera
   generateResult(native, checked.stop, checked.given['logprobs'] !== undefined)
 
 /** Runs a prepared generate call. */
-export async function runGenerate(
-  core: Core, { checked, request }: PreparedGenerate, batch = false,
-): Promise<GenerateResult> {
+export async function runGenerate(core: Core, { checked, request }: PreparedGenerate): Promise<GenerateResult> {
   try {
-    const call = startCall(core.engine, batch ? { ...request, batch } : request, checked)
+    const call = startCall(core.engine, request, checked)
     return resultOf(checked)(await call.result)
   } catch (e) {
     throw withValue(e, checked.given)

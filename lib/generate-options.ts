@@ -5,8 +5,8 @@ import type { Compat, GenerateOptions } from './options.js'
 import { PolyLMError } from './errors.js'
 import type { NativeParams } from './native.js'
 import {
-  invalidOption, readBag, readBoolean, readChoice, readIds, readNumber, readProperty, readSalt, readSignal, show,
-  type OptionBag,
+  invalidOption, readBag, readBoolean, readChoice, readIds, readNumber, readPriority, readProperty, readSalt,
+  readSignal, show, type OptionBag,
 } from './option-reader.js'
 import { derivedRows, optionTable } from './option-table.js'
 import type { PromptRules } from './prompt.js'
@@ -17,7 +17,8 @@ const publicRows = optionTable.filter(row => !derivedRows.has(row.name))
 export const generateNames: ReadonlySet<string> = new Set<keyof GenerateOptions>([
   ...publicRows.map(row => row.name as keyof GenerateOptions),
   'bias', 'allow', 'earlyStopping', 'beamScoring', 'padTo', 'stop', 'stopTokenIds', 'logprobsOf', 'speculate',
-  'onOverflow', 'signal', 'onAbort', 'queueTimeoutMs', 'cacheSalt', 'addSpecialTokens', 'parseSpecial', 'controlText',
+  'onOverflow', 'signal', 'onAbort', 'queueTimeoutMs', 'priority', 'cacheSalt', 'addSpecialTokens', 'parseSpecial',
+  'controlText',
 ])
 
 /** What checking options needs to know of the model. */
@@ -40,7 +41,11 @@ export interface CheckedGenerate {
   readonly maxTokensGiven: boolean
   readonly truncateLeft: boolean
   readonly queueTimeoutMs: number
+  /** As given; the default is the call's. */
+  readonly priority: 'interactive' | 'batch' | undefined
   readonly cacheSalt: string
+  /** The session that asks, or ''. */
+  readonly caller: string
   readonly signal: AbortSignal | undefined
   readonly returnOnAbort: boolean
   /** The options as given, each read once. */
@@ -75,7 +80,9 @@ export function checkGenerate(
     maxTokensGiven: bag['maxTokens'] !== undefined,
     truncateLeft,
     queueTimeoutMs: readNumber(bag, 'queueTimeoutMs', { min: 0, max: 2_147_483_647, integer: true }) ?? -1,
+    priority: readPriority(bag),
     cacheSalt: readSalt(bag) ?? '',
+    caller: '',
     signal: readSignal(bag),
     returnOnAbort: readChoice(bag, 'onAbort', ['throw', 'return']) === 'return',
     given: bag,

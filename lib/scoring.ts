@@ -9,8 +9,8 @@ import { readRules } from './generate-options.js'
 import { submitWhenRoom } from './generate-each.js'
 import { fromCore, type NativeRequest, type NativeResult } from './native.js'
 import {
-  invalidOption, readBag, readBoolean, readChoice, readFunction, readNumber, readProperty, readSalt, readSignal, show,
-  type OptionBag,
+  invalidOption, readBag, readBoolean, readChoice, readFunction, readNumber, readPriority, readProperty, readSalt,
+  readSignal, show, type OptionBag,
 } from './option-reader.js'
 import { PolyLMError } from './errors.js'
 import { invalidPrompt, promptIds, promptParts } from './prompt.js'
@@ -53,13 +53,15 @@ export interface ScoreResult {
 }
 
 const promptNames = ['addSpecialTokens', 'parseSpecial', 'controlText'] as const
-const logitsNames: ReadonlySet<string> = new Set([...promptNames, 'positions', 'cacheSalt', 'signal'])
+const callNames = ['priority', 'cacheSalt', 'signal'] as const
+const logitsNames: ReadonlySet<string> = new Set([...promptNames, ...callNames, 'positions'])
 const scoreNames: ReadonlySet<string> = new Set([
-  ...promptNames, 'prefixToken', 'window', 'stride', 'logprobs', 'cacheSalt', 'signal',
+  ...promptNames, ...callNames, 'prefixToken', 'window', 'stride', 'logprobs',
 ])
-const pairNames: ReadonlySet<string> = new Set(['prefixToken', 'onOverflow', 'cacheSalt', 'signal', 'onProgress'])
+const pairNames: ReadonlySet<string> = new Set([...callNames, 'prefixToken', 'onOverflow', 'onProgress'])
 const maxPositions = 64
-const inFlight = 256
+// Tokens of the windows of one call that are in the queue: enough for full steps, the rest follows.
+const tokensInFlight = 4096
 
 /** model.logits. */
 export async function logits(core: Core, prompt: unknown, options: unknown): Promise<LogitsResult> {
@@ -71,6 +73,7 @@ export async function logits(core: Core, prompt: unknown, options: unknown): Pro
     prompt: promptParts(prompt, core.prompts, readRules(bag)),
     addSpecialTokens: readBoolean(bag, 'addSpecialTokens') ?? true,
     logitsPositions: positions,
+    batch: readPriority(bag) === 'batch',
     cacheSalt: readSalt(bag) ?? '',
   }, signal)
   return { data: native.logits, rows: native.logitsRows, columns: core.prompts.vocabSize }
@@ -106,6 +109,7 @@ export async function score(core: Core, prompt: unknown, options: unknown): Prom
   const stride = readNumber(bag, 'stride', { min: 1, max: window, integer: true }) ?? window
   const top = readNumber(bag, 'logprobs', { min: 0, max: 20, integer: true })
   const cacheSalt = readSalt(bag) ?? ''
+  const batch = readPriority(bag) !== 'interactive'
   const signal = readSignal(bag)
   signal?.throwIfAborted()
   const { ids, ranges } = await idsToScore(core, prompt, bag, top !== undefined)
@@ -114,10 +118,11 @@ export async function score(core: Core, prompt: unknown, options: unknown): Prom
     throw invalidPrompt('empty', `the prompt has ${ids.length} token(s); without prefixToken the first is not scored`)
   }
   const windows = scoreWindows(all.length, window, stride)
-  const results = await mapLimited(windows, signal, async ({ from, scoreFrom, to }, stop) => await submitWhenRoom(
+  const most = Math.max(2, Math.min(2 * core.maxSequences, Math.floor(tokensInFlight / window)))
+  const results = await mapLimited(windows, most, signal, async ({ from, scoreFrom, to }, stop) => await submitWhenRoom(
     () => run(core, {
       kind: 1, prompt: [{ ids: all.slice(from, to), control: false }], scoreFrom: scoreFrom - from, scoreTop: top ?? 0,
-      cacheSalt,
+      batch, cacheSalt,
     }, stop), stop))
   const shift = prefix === undefined ? 1 : 0
   const tokens = results.flatMap(({ scored, greedy }) => unpackScored(scored, greedy.length))
@@ -195,15 +200,18 @@ export async function loglikelihood(
   const given = readPrefix(core, bag)
   const truncateLeft = readChoice(bag, 'onOverflow', ['error', 'truncateLeft']) === 'truncateLeft'
   const cacheSalt = readSalt(bag) ?? ''
+  const batch = readPriority(bag) !== 'interactive'
   const signal = readSignal(bag)
   const onProgress = readFunction<(p: { done: number; total: number }) => void>(bag, 'onProgress')
   signal?.throwIfAborted()
   const list = itemsOf(items)
   let done = 0
-  return await mapLimited(list, signal, async (item, stop, index) => {
+  const most = Math.max(2, 2 * core.maxSequences)
+  return await mapLimited(list, most, signal, async (item, stop, index) => {
     const pair = await encodePair(core, item, index, given)
     const native = await submitWhenRoom(() => run(core, {
-      kind: 1, prompt: [{ ids: pair.ids, control: false }], scoreFrom: pair.scoreFrom, truncateLeft, cacheSalt,
+      kind: 1, prompt: [{ ids: pair.ids, control: false }], scoreFrom: pair.scoreFrom, truncateLeft, batch,
+      cacheSalt,
     }, stop), stop)
     onProgress?.({ done: ++done, total: list.length })
     return toPairResult(native, pair)
@@ -287,9 +295,9 @@ function toPairResult(native: NativeResult, pair: Pair): LoglikelihoodResult {
   }
 }
 
-// Runs `work` over items, a few hundred at a time, results in order. The first failure ends the others.
+// Runs `work` over items, `most` at a time, results in order. The first failure ends the others.
 async function mapLimited<T, R>(
-  items: readonly T[], signal: AbortSignal | undefined,
+  items: readonly T[], most: number, signal: AbortSignal | undefined,
   work: (item: T, stop: AbortSignal, index: number) => Promise<R>,
 ): Promise<R[]> {
   const results = new Array<R>(items.length)
@@ -308,7 +316,7 @@ async function mapLimited<T, R>(
     }
   }
   try {
-    await Promise.all(Array.from({ length: Math.min(inFlight, items.length) }, async () => {
+    await Promise.all(Array.from({ length: Math.min(most, items.length) }, async () => {
       await lane().catch((e: unknown) => {
         stop.abort(e)
         throw e

@@ -86,10 +86,6 @@ int64_t blocks_for_tokens(int64_t tokens, int64_t block_tokens) {
   return ceil_div(tokens, block_tokens);
 }
 
-Order order_of(uint64_t id, bool batch, int64_t step) {
-  return {batch ? step + kBatchPatience : step, id};
-}
-
 int64_t blocks_for_request(int64_t prompt_rows, int64_t max_tokens, int64_t width,
                            int64_t block_tokens) {
   const int64_t last = prompt_rows + std::max<int64_t>(0, max_tokens - 1);
@@ -97,17 +93,6 @@ int64_t blocks_for_request(int64_t prompt_rows, int64_t max_tokens, int64_t widt
   if (max_tokens <= 1) return all;  // no hypothesis ever writes
   const int64_t shared = prompt_rows / block_tokens;
   return shared + checked_mul(width, all - shared);
-}
-
-int64_t admissible(const std::vector<Demand>& waiting, Demand room) {
-  int64_t count = 0;
-  for (const Demand& demand : waiting) {
-    if (demand.blocks > room.blocks || demand.rows > room.rows) break;
-    room.blocks -= demand.blocks;
-    room.rows -= demand.rows;
-    ++count;
-  }
-  return count;
 }
 
 int64_t min_prefill_rows(const PlanLimits& limits) {

@@ -12,7 +12,7 @@ function parse(...args: string[]): Record<string, unknown> {
 
 test('every option of generate that a command line can give has one flag', () => {
   const flags = Object.values(decodingFlags).flat().map(({ option }) => option)
-  const programOnly = ['signal', 'onAbort', 'cacheSalt']        // a command has one user: nobody to keep apart
+  const programOnly = ['signal', 'onAbort', 'cacheSalt', 'priority']        // a command has one user: nobody to keep apart
   expect([...flags].sort()).toEqual([...generateNames].filter(name => !programOnly.includes(name)).sort())
 })
 
