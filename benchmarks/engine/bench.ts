@@ -174,26 +174,69 @@ async function demo(rows: Array<Record<string, number | string>>): Promise<void>
   await model.dispose()
 }
 
+/** What one question waits beside what others have asked, and what they still get done. */
+async function turns(): Promise<void> {
+  const model = await Model.load(demoModel)
+  const text = 'The quick brown fox jumps over the lazy dog, and nobody knows why it does. '.repeat(smoke ? 40 : 1290)   // 96 kB
+  const many = smoke ? 50 : 1000
+  const one = { tokens: [5, 7, 9] }
+  const score = (salt: string): Promise<unknown> => model.score(text, { cacheSalt: salt })
+  const requests = (): Promise<unknown> => Promise.all(Array.from({ length: many }, (_, i) =>
+    model.generate({ tokens: [5 + i, 7, 9] }, exact(64, { cacheSalt: 'others' }))))
+  const loads: ReadonlyArray<readonly [string, () => Promise<unknown>]> = [
+    ['nothing', () => Promise.resolve()],
+    ['score of 96 kB', () => score('0')],
+    ['four of them', () => Promise.all(['0', '1', '2', '3'].map(score))],
+    [`${many} requests of 64 tokens`, requests],
+  ]
+  const rows = []
+  for (const [beside, load] of loads) {
+    for (const [whose, salt] of [['another caller', 'mine'], ['the same caller', beside.startsWith('1000') ? 'others' : '0']] as const) {
+      for (const tokens of [1, 64]) {
+        const waits: number[] = []
+        let loadMs = 0
+        for (let i = 0; i < repeats; i++) {
+          const others = timed(load)
+          await new Promise(resolve => setTimeout(resolve, 100))
+          const [ms] = await timed(() => model.generate(one, exact(tokens, { cacheSalt: salt })))
+          waits.push(ms)
+          loadMs = (await others)[0]
+        }
+        rows.push({ beside, 'asked by': whose, tokens, 'ms, median': round(median(waits)), 'ms, worst': round(Math.max(...waits)),
+          'the others, s': round(loadMs / 1000) })
+      }
+    }
+  }
+  await model.dispose()
+  table('one question beside others, demo model', rows)
+}
+
 const wanted = (name: string): boolean => flags.only === undefined || flags.only.split(',').includes(name)
 const threads = flags.threads === undefined ? {} : { threads: Number(flags.threads) }
 const shapeName = smoke ? 'tiny' : flags.shape
 print(`${cpus()[0]?.model.trim() ?? 'unknown'}, ${cpus().length} cores, Node ${process.versions.node}, shape ${shapeName}`)
-const model = await createRandomModel(shape, { ...threads, device: 'cpu', kvMemory: smoke ? '64MiB' : '3GiB' })
-const { device, dtype } = model.info
-print(`loaded in ${round(performance.now() / 1000)} s`)
-const limit = await probeBandwidth(0)
-print(`${device.kind} ${device.isa ?? ''}, ${dtype}; memory delivers ${round(limit / 1e9)} GB/s, ` +
-  `a step reads ${round(bytesPerStep(shape, dtype) / 1e9, 2)} GB`)
-Object.assign(report, { cpu: cpus()[0]?.model.trim(), cores: cpus().length, node: process.versions.node, shape: flags.shape,
-  isa: device.isa, dtype, memoryGBps: round(limit / 1e9), date: new Date().toISOString().slice(0, 10) })
-await model.generate(prompt(40), exact(2))
-const parts = { decode, first: firstToken, prefix, beams, choices }
-for (const [name, part] of Object.entries(parts)) if (wanted(name)) await part(model)
-const guessed: Array<Record<string, number | string>> = []
-if (wanted('speculation')) await speculationRows(model, guessed)
-await model.dispose()
-if (wanted('speculation')) {
-  await demo(guessed)
-  table('guessed tokens (speculate)', guessed)
+async function ofShape(): Promise<void> {
+  const model = await createRandomModel(shape, { ...threads, device: 'cpu', kvMemory: smoke ? '64MiB' : '3GiB' })
+  const { device, dtype } = model.info
+  print(`loaded in ${round(performance.now() / 1000)} s`)
+  const limit = await probeBandwidth(0)
+  print(`${device.kind} ${device.isa ?? ''}, ${dtype}; memory delivers ${round(limit / 1e9)} GB/s, ` +
+    `a step reads ${round(bytesPerStep(shape, dtype) / 1e9, 2)} GB`)
+  Object.assign(report, { shape: flags.shape, isa: device.isa, dtype, memoryGBps: round(limit / 1e9) })
+  await model.generate(prompt(40), exact(2))
+  for (const [name, part] of Object.entries(parts)) if (wanted(name)) await part(model)
+  const guessed: Array<Record<string, number | string>> = []
+  if (wanted('speculation')) await speculationRows(model, guessed)
+  await model.dispose()
+  if (wanted('speculation')) {
+    await demo(guessed)
+    table('guessed tokens (speculate)', guessed)
+  }
 }
+
+const parts = { decode, first: firstToken, prefix, beams, choices }
+Object.assign(report, { cpu: cpus()[0]?.model.trim(), cores: cpus().length, node: process.versions.node,
+  date: new Date().toISOString().slice(0, 10) })
+if ([...Object.keys(parts), 'speculation'].some(wanted)) await ofShape()
+if (wanted('turns')) await turns()
 if (flags.json !== undefined) writeFileSync(flags.json, `${JSON.stringify(report, null, 2)}\n`)

@@ -1,15 +1,17 @@
-// scheduler.h: which rows the next step computes and what a request needs, as pure functions of plain
-// data, so that millions of states can be tested without a model. Not here: who starts (turns.h),
-// blocks and tokens (sequence.h), the step itself (runner.h).
+// scheduler.h: which rows the next step computes and what a request needs, as pure functions of
+// plain data, so that millions of states can be tested without a model. Not here: who starts
+// (turns.h), blocks and tokens (sequence.h), the step itself (runner.h).
 //
 // Progress. Every running hypothesis gets a row in every step. Of the rows for prompts half go to
 // the first unfinished prompt in the order of the starts, the other half to the shortest first,
 // interactive before batch: a short prompt never waits behind another caller's long one. What one
-// half leaves, the other takes. So the first unfinished prompt gets at least min_prefill_rows() rows
-// in every step, fewer only when fewer are left or when its rows with kept logits fill full_rows
-// (then at least one of those). Hence the bound, tested: a request that nobody sets aside ends
-// at most  sum of (ceil(prompt rows / min_prefill_rows) + kept rows + max_tokens + 1)  steps after
-// its start, the sum over itself and those that started before it and run.
+// half leaves, the other takes. Beside interactive rows all batch prompts together get kBatchRows:
+// somebody waits for the end of the step. So the first unfinished prompt gets at least
+// min_prefill_rows() rows in every step, fewer only when fewer are left or when its rows with kept
+// logits fill full_rows (then at least one of those). Hence the bound: a request that nobody sets
+// aside ends at most
+// sum of (ceil(prompt rows / min_prefill_rows) + kept rows + max_tokens + 1)  steps after its
+// start, the sum over itself and those that started before it and run.
 // A prompt that begins as an earlier unfinished one is held until that has computed what they
 // share; the first unfinished one never is, so the bound stands.
 // Drafts. Guessed tokens get rows that no request needs: all hypotheses and all that wait for their
@@ -24,6 +26,7 @@
 namespace polylm {
 
 inline constexpr int64_t kMinPrefillRows = 16;    // of a step, however many generated rows run
+inline constexpr int64_t kBatchRows = 32;  // of batch prompts in a step with interactive rows
 inline constexpr int64_t kScoreRows = 128;        // rows of a step whose next token is scored
 inline constexpr int64_t kUnlimited = int64_t{1} << 40;
 

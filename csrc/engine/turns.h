@@ -7,8 +7,8 @@
 // other interactive ones, batch. In a line the oldest request is first, also when it was set aside.
 // Next. Interactive lines go before batch lines; of those the line whose running requests hold the
 // least; of equals the one that has got and given back nothing for longest. So a line with nothing
-// running is overtaken at most once by each other line. When batch work waits and none of it has run
-// for kBatchPatience steps, the next place is a batch line's. Nothing else takes a free place.
+// running is overtaken at most once by each other line. When batch work waits and none of it has
+// run for kBatchPatience steps, the next place is a batch line's. Nothing else takes a free place.
 // Places. When the next request does not fit, running ones of other lines are set aside for it:
 // - batch ones for an interactive one;
 // - any for a batch request that is due;

@@ -1,5 +1,5 @@
-// scheduler_test.cc: a million random states of plan: budgets, order, nothing left idle; and the pace.
-// Not here: who starts (turns_test.cc).
+// scheduler_test.cc: a million random states of plan: budgets, order, nothing left idle; and the
+// pace. Not here: who starts (turns_test.cc).
 #include <algorithm>
 
 #include "engine/engine.h"
@@ -62,7 +62,7 @@ State random_state(Rng& rng) {
 }
 
 struct Used {
-  int64_t rows = 0, scored = 0, full = 0;
+  int64_t rows = 0, scored = 0, full = 0, batch = 0;
 };
 
 Used chunk_use(const RunView& run, int64_t rows) {
@@ -118,7 +118,11 @@ void check_plan(const State& state, const BatchPlan& out) {
     used.rows += now.rows;
     used.scored += now.scored;
     used.full += now.full;
+    if (state.runs[i].batch) used.batch += now.rows;
   }
+  const bool beside = std::any_of(state.runs.begin(), state.runs.end(),
+                                  [](const RunView& run) { return !run.batch; });
+  EXPECT(!beside || used.batch <= kBatchRows);
   for (size_t i = 0; i < state.runs.size(); ++i) {
     const RunView& run = state.runs[i];
     if (run.decode_rows > 0 || run.computed + given[i] == run.prompt_rows) continue;
@@ -127,7 +131,8 @@ void check_plan(const State& state, const BatchPlan& out) {
     const Used more = chunk_use(run, given[i] + 1);
     const bool full = used.full + more.full - now.full > limits.full_rows - sampled;
     const bool scored = used.scored + more.scored - now.scored > kScoreRows;
-    EXPECT(used.rows == budget || full || scored);
+    const bool yields = beside && run.batch && used.batch == kBatchRows;
+    EXPECT(used.rows == budget || full || scored || yields);
   }
   EXPECT_EQ(next, out.prefill.size());
   EXPECT(used.rows <= budget);
@@ -216,6 +221,8 @@ TEST(scheduler_short_prompts_do_not_wait_for_long_ones) {
   EXPECT(rows({prompt_of(60), prompt_of(900), prompt_of(70)}) == (Rows{60, 70, 70}));
   EXPECT(rows({prompt_of(2000), prompt_of(30, true), prompt_of(80)}) == (Rows{100, 20, 80}));
   EXPECT(rows({prompt_of(2000), prompt_of(90), prompt_of(90)}) == (Rows{100, 90, 10}));
+  EXPECT(rows({prompt_of(2000, true), prompt_of(30)}) == (Rows{kBatchRows, 30}));
+  EXPECT(rows({prompt_of(2000, true), prompt_of(900, true)}) == (Rows{100, 100}));
   EXPECT(rows({prompt_of(250)}) == (Rows{250}));  // no step for the last 50 rows alone
   EXPECT(rows({prompt_of(251)}) == (Rows{200}));
   EXPECT(rows({prompt_of(200), prompt_of(50)}) == (Rows{200, 50}));

@@ -1,6 +1,6 @@
 // turns_test.cc: callers take turns. The rules of turns.h on plain data, random days in which its
 // promises must hold, and the waits of whole requests, counted in steps, on the simulated device:
-// scoring beside a question, a thousand requests beside one, batch work under a stream of questions.
+// scoring or a thousand requests beside a question, batch work under a stream of questions.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -155,8 +155,8 @@ TEST(turns_one_place_goes_round) {
   lines.add("d", 3);  // all have been moved once, so d waits for the end of a turn, not for its own
   EXPECT_EQ(lines.start(), std::string());
   lines.step += kTurnSteps;
-  EXPECT_EQ(lines.start(), std::string("d-b"));
-  EXPECT_EQ(lines.end_of("d"), std::string("c"));
+  EXPECT_EQ(lines.start(), std::string("d-a"));
+  EXPECT_EQ(lines.end_of("d"), std::string("b"));
 }
 
 // Somebody always comes; nobody waits for ever, and not for more than the stated number of starts.
@@ -165,7 +165,7 @@ TEST(turns_each_line_gets_its_turn_within_as_many_starts_as_there_are_lines) {
   for (int day = 0; day < 40; ++day) {
     Lines lines(pick(rng, 1, 12));
     const int64_t callers = pick(rng, 2, 9);
-    std::map<std::string, int64_t> since;  // starts of others since a caller waits and holds nothing
+    std::map<std::string, int64_t> since;  // starts of others while a caller waits with nothing
     std::map<uint64_t, int64_t> left;
     for (lines.step = 0; lines.step < 600; ++lines.step) {
       for (int64_t n = pick(rng, 0, 3); n > 0; --n) {
@@ -434,7 +434,7 @@ TEST(turns_what_was_set_aside_comes_to_the_same_end) {
     office.finish();
     set_aside += office.runner().counters().set_aside;
   }
-  EXPECT(set_aside > 150);
+  EXPECT(set_aside > 40);
 }
 
 }  // namespace polylm::test
