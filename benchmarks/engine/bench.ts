@@ -174,41 +174,42 @@ async function demo(rows: Array<Record<string, number | string>>): Promise<void>
   await model.dispose()
 }
 
-/** What one question waits beside what others have asked, and what they still get done. */
+/** How long a call waits beside what others have asked; their calls are then cancelled. */
 async function turns(): Promise<void> {
   const model = await Model.load(demoModel)
   const text = 'The quick brown fox jumps over the lazy dog, and nobody knows why it does. '.repeat(smoke ? 40 : 1290)   // 96 kB
   const many = smoke ? 50 : 1000
-  const one = { tokens: [5, 7, 9] }
-  const score = (salt: string): Promise<unknown> => model.score(text, { cacheSalt: salt })
-  const requests = (): Promise<unknown> => Promise.all(Array.from({ length: many }, (_, i) =>
-    model.generate({ tokens: [5 + i, 7, 9] }, exact(64, { cacheSalt: 'others' }))))
-  const loads: ReadonlyArray<readonly [string, () => Promise<unknown>]> = [
-    ['nothing', () => Promise.resolve()],
-    ['score of 96 kB', () => score('0')],
-    ['four of them', () => Promise.all(['0', '1', '2', '3'].map(score))],
-    [`${many} requests of 64 tokens`, requests],
+  const scores = (count: number) => (signal: AbortSignal): Promise<unknown> => Promise.all(Array.from({ length: count },
+    (_, i) => model.score(text, { cacheSalt: `scorer ${i}`, signal })))
+  const requests = (signal: AbortSignal): Promise<unknown> => Promise.all(Array.from({ length: many }, (_, i) =>
+    model.generate({ tokens: [5 + i, 7, 9] }, exact(64, { cacheSalt: 'others', signal }))))
+  const cases: ReadonlyArray<readonly [string, string, number, (signal: AbortSignal) => Promise<unknown>]> = [
+    ['nothing', 'mine', 1, () => Promise.resolve()],
+    ['a score of 96 kB', 'mine', 1, scores(1)],
+    ['four scores of 96 kB', 'mine', 1, scores(4)],
+    [`${many} calls of 64 tokens`, 'mine', 1, requests],
+    [`${many} calls of 64 tokens of the same caller`, 'others', 1, requests],
+    ['nothing', 'mine', 64, () => Promise.resolve()],
+    [`${many} calls of 64 tokens`, 'mine', 64, requests],
   ]
   const rows = []
-  for (const [beside, load] of loads) {
-    for (const [whose, salt] of [['another caller', 'mine'], ['the same caller', beside.startsWith('1000') ? 'others' : '0']] as const) {
-      for (const tokens of [1, 64]) {
-        const waits: number[] = []
-        let loadMs = 0
-        for (let i = 0; i < repeats; i++) {
-          const others = timed(load)
-          await new Promise(resolve => setTimeout(resolve, 100))
-          const [ms] = await timed(() => model.generate(one, exact(tokens, { cacheSalt: salt })))
-          waits.push(ms)
-          loadMs = (await others)[0]
-        }
-        rows.push({ beside, 'asked by': whose, tokens, 'ms, median': round(median(waits)), 'ms, worst': round(Math.max(...waits)),
-          'the others, s': round(loadMs / 1000) })
-      }
+  for (const [beside, cacheSalt, tokens, load] of cases) {
+    const [waits, steps]: [number[], number[]] = [[], []]
+    for (let i = 0; i < repeats; i++) {
+      const stop = new AbortController()
+      const others = load(stop.signal).catch(() => { /* cancelled below */ })
+      await new Promise(resolve => setTimeout(resolve, 200))
+      const before = model.stats().counters.steps
+      const [ms] = await timed(() => model.generate({ tokens: [5, 7, 9] }, exact(tokens, { cacheSalt })))
+      waits.push(ms)
+      steps.push(model.stats().counters.steps - before)
+      stop.abort()
+      await others
     }
+    rows.push({ tokens, beside, 'ms': round(median(waits)), 'ms, worst': round(Math.max(...waits)), 'steps': median(steps) })
   }
   await model.dispose()
-  table('one question beside others, demo model', rows)
+  table('one call beside others, demo model', rows)
 }
 
 const wanted = (name: string): boolean => flags.only === undefined || flags.only.split(',').includes(name)

@@ -82,7 +82,7 @@ bool Run::is_behind() const {
   return first_token_ ? back_ : (*set_)[0].computed() < filled_before_;
 }
 
-void Run::set_aside(PrefixCache* cache) {
+void Run::preempt(PrefixCache* cache) {
   if (cache != nullptr && set_->size() == 1) {
     try {
       keep_prefix(cache);
@@ -96,7 +96,7 @@ void Run::set_aside(PrefixCache* cache) {
     filled_before_ = std::max(filled_before_, (*set_)[0].computed());
   }
   kept_blocks_ = 0;
-  set_->set_aside();
+  set_->preempt();
 }
 
 void Run::come_back(PrefixCache* cache, int64_t block_tokens, bool roles_matter) {

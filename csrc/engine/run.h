@@ -29,11 +29,11 @@ class Run {
   // With a cache, the prompt begins with what is there.
   void start(BlockPool* pool, PrefixCache* cache, int64_t block_tokens, int64_t vocab,
              const std::shared_ptr<const Tokenizer>& tokenizer, Clock::time_point now);
-  // Setting aside (turns.h): the blocks go, tokens and decoder stay. On its way back a run fills
+  // Preemption (turns.h): the blocks go, tokens and decoder stay. On its way back a run fills
   // what it had computed as it fills a prompt, and where rows of generated tokens are computed
   // otherwise, or hypotheses differ, the rest as generated rows of which nothing is wanted.
   // No step with a row of it may be in flight.
-  void set_aside(PrefixCache* cache);
+  void preempt(PrefixCache* cache);
   void come_back(PrefixCache* cache, int64_t block_tokens, bool roles_matter);
   bool started() const { return set_.has_value(); }
   // Tokens that were computed once and must be again.
@@ -85,7 +85,7 @@ class Run {
   bool filling() const { return !first_token_ || (back_ && (*set_)[0].computed() < fill_end_); }
   bool decoding() const { return first_token_ && !back_; }
   int64_t fill_end() const { return fill_end_; }
-  // Rows before this one were computed before the run was set aside.
+  // Rows before this one were computed before the run was preempted.
   int64_t filled_before() const { return filled_before_; }
   // The first row whose token is scored next.
   int64_t score_begin() const;
@@ -121,7 +121,7 @@ class Run {
   int64_t kept_blocks_ = 0;  // that the prefix cache knows
   int64_t fill_end_ = 0;
   int64_t filled_before_ = 0;
-  bool back_ = false;        // was decoding when it was set aside, and has not caught up
+  bool back_ = false;        // was decoding when it was preempted, and has not caught up
   std::vector<Sent> sent_;  // [n]
   std::vector<OutputDelta> deltas_;
 };

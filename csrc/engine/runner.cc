@@ -1,4 +1,4 @@
-// runner.cc: arrival, start and end of requests, and setting them aside. The step is in step.cc.
+// runner.cc: arrival, start and end of requests, and preemption. The step is in step.cc.
 #include "engine/runner.h"
 
 #include <algorithm>
@@ -152,19 +152,19 @@ bool Runner::start_next(Clock::time_point now) {
     wants_room_ = true;
     return false;
   }
-  for (const Place* const other : yielding_) set_aside(runs_.at(other->id).get());
+  for (const Place* const other : yielding_) preempt(runs_.at(other->id).get());
   start(runs_.at(place->id).get(), now);
   return true;
 }
 
-void Runner::set_aside(Run* run) {
+void Runner::preempt(Run* run) {
   POLYLM_CHECK(!run->ended);
-  turns_.set_aside(&run->place, counters_.steps);
+  turns_.preempt(&run->place, counters_.steps);
   running_.erase(std::find(running_.begin(), running_.end(), run));
   reserved_blocks_ -= run->work().demand.blocks;
   reserved_rows_ -= run->work().demand.rows;
-  run->set_aside(cache_ ? &*cache_ : nullptr);
-  ++counters_.set_aside;
+  run->preempt(cache_ ? &*cache_ : nullptr);
+  ++counters_.preempted;
 }
 
 void Runner::start(Run* run, Clock::time_point now) {

@@ -82,7 +82,7 @@ class Runner {
   void add(Arrival arrival, Clock::time_point now);
   void start(Run* run, Clock::time_point now);
   bool start_next(Clock::time_point now);
-  void set_aside(Run* run);
+  void preempt(Run* run);
   void expire(Clock::time_point now);
   void finish(Run* run, bool aborted, Clock::time_point now);
   void end_failed(Run* run, const Error& error);

@@ -8,8 +8,8 @@
 // half leaves, the other takes. Beside interactive rows all batch prompts together get kBatchRows:
 // somebody waits for the end of the step. So the first unfinished prompt gets at least
 // min_prefill_rows() rows in every step, fewer only when fewer are left or when its rows with kept
-// logits fill full_rows (then at least one of those). Hence the bound: a request that nobody sets
-// aside ends at most
+// logits fill full_rows (then at least one of those). Hence the bound: a request that nobody
+// preempts ends at most
 // sum of (ceil(prompt rows / min_prefill_rows) + kept rows + max_tokens + 1)  steps after its
 // start, the sum over itself and those that started before it and run.
 // A prompt that begins as an earlier unfinished one is held until that has computed what they

@@ -98,7 +98,7 @@ void Sequence::clear() {
   computed_ = 0;
 }
 
-void Sequence::set_aside() {
+void Sequence::preempt() {
   for (const int32_t block : blocks_) pool_->release(block);
   blocks_.clear();
   computed_ = 0;
@@ -175,8 +175,8 @@ void SequenceSet::clear() {
   size_ = 0;
 }
 
-void SequenceSet::set_aside() {
-  for (int64_t i = 0; i < size_; ++i) (*this)[i].set_aside();
+void SequenceSet::preempt() {
+  for (int64_t i = 0; i < size_; ++i) (*this)[i].preempt();
 }
 
 void SequenceSet::share_first() {

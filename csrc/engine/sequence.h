@@ -43,7 +43,7 @@ class Sequence {
   // Lets go of all blocks and tokens.
   void clear();
   // Lets go of all blocks; the tokens wait to be computed again.
-  void set_aside();
+  void preempt();
   // Takes the computed beginning of `other`, whose tokens are the same so far. Has no blocks.
   void share(const Sequence& other);
 
@@ -82,7 +82,7 @@ class SequenceSet {
   // reordered; no transitions end them all.
   void advance(const std::vector<Transition>& next);
   void clear();
-  void set_aside();
+  void preempt();
   // The others take what the first has computed, which is the beginning of all.
   void share_first();
   // Tokens that are not computed, but for the last ones, whose rows come next: of one hypothesis,

@@ -77,7 +77,7 @@ void Turns::add(Place* place, const std::string& caller, int64_t step) {
 }
 
 void Turns::remove(Place* place, int64_t step) {
-  if (place->running) set_aside(place, step);
+  if (place->running) preempt(place, step);
   Line& line = *place->line;
   --line.waiting;
   --waiting_;
@@ -137,11 +137,11 @@ void Turns::goes_on(Place* place, int64_t step) {
   place->began = step;
 }
 
-void Turns::set_aside(Place* place, int64_t step) {
+void Turns::preempt(Place* place, int64_t step) {
   POLYLM_CHECK(place->running);
   running_.erase(std::find(running_.begin(), running_.end(), place));
   place->running = false;
-  place->was_aside = true;
+  place->was_preempted = true;
   Line& line = *place->line;
   line.held -= place->weight;
   line.turn = ++turns_;
@@ -155,7 +155,7 @@ void Turns::set_aside(Place* place, int64_t step) {
 bool Turns::yields(const Place& running, const Place& next, int64_t step) const {
   if (running.line == next.line || running.leaving || running.is_behind) return false;
   const bool had_turn = step - running.began >= running.turn;
-  const bool may_go = had_turn || !running.was_aside;
+  const bool may_go = had_turn || !running.was_preempted;
   const Line& line = *running.line;
   if (running.batch && !next.batch) return may_go;
   if (next.batch && !running.batch) return may_go && batch_is_due(step);

@@ -1,26 +1,26 @@
 // turns.h: callers take turns: whose request starts next, and who makes place for it when all
 // places are taken. Plain data, no blocks, no model: a place is a share of a step's rows and of the
-// KV blocks. Not here: rows of a step (scheduler.h), setting a request aside (run.h).
+// KV blocks. Not here: rows of a step (scheduler.h), preempting a request (run.h).
 //
 // Lines. Requests wait in lines, one for each caller and kind. The caller is the salt, else the
 // session, else everybody without either. The kinds: short ones (at most kShortSteps steps), the
-// other interactive ones, batch. In a line the oldest request is first, also when it was set aside.
+// other interactive ones, batch. In a line the oldest request is first, also when it was preempted.
 // Next. Interactive lines go before batch lines; of those the line whose running requests hold the
 // least; of equals the one that has got and given back nothing for longest. So a line with nothing
 // running is overtaken at most once by each other line. When batch work waits and none of it has
 // run for kBatchPatience steps, the next place is a batch line's. Nothing else takes a free place.
-// Places. When the next request does not fit, running ones of other lines are set aside for it:
+// Places. When the next request does not fit, running ones of other lines are preempted for it:
 // - batch ones for an interactive one;
 // - any for a batch request that is due;
 // - interactive ones for a short one, which then need not be the next;
 // - of its own kind while their line then still holds as much as its line does;
 // - interactive for interactive, batch for batch, when its line holds nothing and they have had
 //   their turn.
-// The first time a request is set aside at once. One that came back first computes again what was
+// A request is preempted at once the first time. One that came back first computes again what was
 // lost, and then has its turn: kTurnSteps, or a step for every eight tokens that were lost.
-// Hence the bounds, tested: the next request starts at once when a running one that was never set
-// aside can make place for it, otherwise when the first of those has had its turn; and each line
-// gets its turn within as many starts as there are lines.
+// Hence the bounds, tested: the next request starts at once when a running one that was never
+// preempted can make place for it, otherwise when the first of those has had its turn; and each
+// line gets its turn within as many starts as there are lines.
 #pragma once
 
 #include <cstdint>
@@ -50,7 +50,7 @@ struct Place {
   Line* line = nullptr;
   int64_t weight = 0;
   bool running = false;
-  bool was_aside = false;
+  bool was_preempted = false;
   bool is_behind = false;  // computes again what was lost
   bool leaving = false;    // while places are looked for
   int64_t began = 0;       // step since which it goes on
@@ -75,7 +75,7 @@ class Turns {
   void start(Place* place, int64_t lost, int64_t step);
   // It has done so.
   void goes_on(Place* place, int64_t step);
-  void set_aside(Place* place, int64_t step);
+  void preempt(Place* place, int64_t step);
 
   int64_t waiting() const { return waiting_; }
 
@@ -102,7 +102,7 @@ struct Line {
   char kind = ' ';                    // see turns.cc
   int64_t waiting = 0;
   int64_t held = 0;     // weights of the running ones
-  int64_t leaving = 0;  // of those that would be set aside
+  int64_t leaving = 0;  // of those that would be preempted
   uint64_t turn = 0;    // when it had its last turn, or came
 };
 

@@ -84,7 +84,7 @@ void Happened::add(const Happened& other) {
   disposals += other.disposals;
   ahead += other.ahead;
   ended_in_flight += other.ended_in_flight;
-  set_aside += other.set_aside;
+  preempted += other.preempted;
 }
 
 Simulation::Simulation(uint64_t seed, const Scenario& scenario)
@@ -100,7 +100,7 @@ void Simulation::load() {
     happened_.steps += counters.steps;
     happened_.aborted += counters.aborted;
     happened_.timeouts += counters.rejected;
-    happened_.set_aside += counters.set_aside;
+    happened_.preempted += counters.preempted;
     happened_.ahead += model_->sim().fed_steps();
     violations_ += model_->sim().violations();
   }
@@ -117,7 +117,7 @@ Happened Simulation::happened() {
   all.steps += counters.steps;
   all.aborted += counters.aborted;
   all.timeouts += counters.rejected;
-  all.set_aside += counters.set_aside;
+  all.preempted += counters.preempted;
   all.ahead += model_->sim().fed_steps();
   return all;
 }

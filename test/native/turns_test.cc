@@ -39,11 +39,11 @@ class Lines {
     while (Place* const next = turns.next(room_, step, &yielding_)) {
       told += callers_[next->id];
       for (Place* const other : yielding_) {
-        turns.set_aside(other, step);
+        turns.preempt(other, step);
         ++room_.rows;
         told += "-" + callers_[other->id];
       }
-      turns.start(next, next->was_aside ? 1 : 0, step);
+      turns.start(next, next->was_preempted ? 1 : 0, step);
       if (next->is_behind) turns.goes_on(next, step);
       --room_.rows;
       EXPECT(room_.rows >= 0);
@@ -107,7 +107,7 @@ TEST(turns_share_the_places) {
   EXPECT_EQ(lines.start(), std::string("b-ab-a"));  // until both hold two
   lines.add("c", kLong);
   EXPECT_EQ(lines.start(), std::string("c-b"));  // a and b hold the same; the older ones stay
-  EXPECT_EQ(lines.end_of("a"), std::string("b"));  // b was set aside before a gave back
+  EXPECT_EQ(lines.end_of("a"), std::string("b"));  // b was preempted before a gave back
   lines.add("d", kLong);
   EXPECT_EQ(lines.start().substr(0, 1), std::string("d"));
 }
@@ -253,7 +253,7 @@ class Office {
     for (const Event& event : runner_->events()) {
       if (event.kind != EventKind::kFinished && event.kind != EventKind::kFailed) continue;
       waits_[event.request] = steps - came_[event.request];
-      if (event.request % 7 != 0) continue;  // whoever was set aside got what it gets alone
+      if (event.request % 7 != 0) continue;  // whoever was preempted got what it gets alone
       const Work work = prepare_request(requests_[event.request],
                                         sim_intake_limits(sim_, options_), nullptr);
       EXPECT_EQ(difference(sim_reference(sim_, work, nullptr), event), std::string());
@@ -365,7 +365,7 @@ TEST(turns_one_place_for_two_callers) {
     EXPECT(!office.ended(first));
     EXPECT(office.wait(later) <= 2 * kTurnSteps + 4);
     office.finish();
-    EXPECT(office.runner().counters().set_aside > 0);
+    EXPECT(office.runner().counters().preempted > 0);
   }
 }
 
@@ -405,10 +405,10 @@ TEST(turns_more_callers_than_places) {
   EXPECT(office.steps < alone + alone / 4);
 }
 
-// Every kind of request is set aside again and again, also where roles matter and without a cache,
+// Every kind of request is preempted again and again, also where roles matter and without a cache,
 // and comes to the same end (checked for each seventh in Office).
-TEST(turns_what_was_set_aside_comes_to_the_same_end) {
-  int64_t set_aside = 0;
+TEST(turns_what_was_preempted_comes_to_the_same_end) {
+  int64_t preempted = 0;
   for (int variant = 0; variant < 8; ++variant) {
     EngineOptions options = office();
     options.max_sequences = 8;
@@ -432,9 +432,9 @@ TEST(turns_what_was_set_aside_comes_to_the_same_end) {
       office.submit(from("b", 1 + i % 20, 5 + i % 30));
     }
     office.finish();
-    set_aside += office.runner().counters().set_aside;
+    preempted += office.runner().counters().preempted;
   }
-  EXPECT(set_aside > 40);
+  EXPECT(preempted > 40);
 }
 
 }  // namespace polylm::test
