@@ -117,6 +117,7 @@ Place* Turns::next(Demand room, int64_t step, std::vector<Place*>* out) const {
 
 void Turns::start(Place* place, int64_t lost, int64_t step) {
   POLYLM_CHECK(!place->running);
+  if (place->batch && batch_is_due(step)) place->was_preempted = true;
   running_.push_back(place);
   place->running = true;
   place->is_behind = lost > 0;

@@ -17,7 +17,8 @@
 // - interactive for interactive, batch for batch, when its line holds nothing and they have had
 //   their turn.
 // A request is preempted at once the first time. One that came back first computes again what was
-// lost, and then has its turn: kTurnSteps, or a step for every eight tokens that were lost.
+// lost, and then has its turn: kTurnSteps, or a step for every eight tokens that were lost. So has
+// a batch request that started because it was due.
 // Hence the bounds, tested: the next request starts at once when a running one that was never
 // preempted can make place for it, otherwise when the first of those has had its turn; and each
 // line gets its turn within as many starts as there are lines.
@@ -50,7 +51,7 @@ struct Place {
   Line* line = nullptr;
   int64_t weight = 0;
   bool running = false;
-  bool was_preempted = false;
+  bool was_preempted = false;  // or started because batch work was due: has its turn now
   bool is_behind = false;  // computes again what was lost
   bool leaving = false;    // while places are looked for
   int64_t began = 0;       // step since which it goes on

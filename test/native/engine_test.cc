@@ -308,7 +308,7 @@ TEST(engine_interactive_requests_go_before_batch_requests) {
   SimOptions sim;
   sim.layer_us = 300;
   Rig rig(sim, options);
-  const uint64_t running = rig.engine->submit(ids_request(counting(5), 60));
+  const uint64_t running = rig.engine->submit(ids_request(counting(5), 30));
   Request batch = ids_request(counting(5), 20);
   batch.batch = true;
   const uint64_t later = rig.engine->submit(batch);
