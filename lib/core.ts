@@ -102,7 +102,9 @@ export function generateRequest(parts: readonly NativePart[], checked: CheckedGe
     truncateLeft: checked.truncateLeft,
     returnOnAbort: checked.returnOnAbort,
     queueTimeoutMs: checked.queueTimeoutMs,
+    batch: checked.priority === 'batch',
     cacheSalt: checked.cacheSalt,
+    caller: checked.caller,
     params: checked.params,
   }
 }
@@ -111,12 +113,10 @@ const resultOf = (checked: CheckedGenerate) => (native: Parameters<typeof genera
   generateResult(native, checked.stop, checked.given['logprobs'] !== undefined)
 
 /** Runs a prepared generate call. It is submitted before this returns, but for long choices. */
-export async function runGenerate(
-  core: Core, { checked, request }: PreparedGenerate, batch = false,
-): Promise<GenerateResult> {
+export async function runGenerate(core: Core, { checked, request }: PreparedGenerate): Promise<GenerateResult> {
   try {
     const ready = checked.longChoices === undefined ? request : await withChoices(core, request, checked)
-    const call = startCall(core.engine, batch ? { ...ready, batch } : ready, checked)
+    const call = startCall(core.engine, ready, checked)
     return resultOf(checked)(await call.result)
   } catch (e) {
     throw withValue(e, checked.given)

@@ -129,8 +129,9 @@ async function answer(
     const { checked, request } = prepareGenerate(core, own ?? input, options, 'generateEach')
     const either = linkedController(checked.signal, signal)
     try {
-      const prepared = { request, checked: { ...checked, signal: either.signal } }
-      const result = await submitWhenRoom(() => runGenerate(core, prepared, true), either.signal)
+      const batch = checked.priority !== 'interactive'
+      const prepared = { request: { ...request, batch }, checked: { ...checked, signal: either.signal } }
+      const result = await submitWhenRoom(() => runGenerate(core, prepared), either.signal)
       return { index, ok: true, result }
     } finally {
       either.release()

@@ -5,7 +5,7 @@ import type { Compat, GenerateOptions } from './options.js'
 import { PolyLMError } from './errors.js'
 import type { NativeParams } from './native.js'
 import {
-  countIds, invalidOption, readBag, readBoolean, readChoice, readIds, readNumber, readProperty, readSalt,
+  countIds, invalidOption, readBag, readBoolean, readChoice, readIds, readNumber, readPriority, readProperty, readSalt,
   readSignal, show, type OptionBag,
 } from './option-reader.js'
 import { derivedRows, optionLimits, optionTable } from './option-table.js'
@@ -19,7 +19,7 @@ const publicRows = optionTable.filter(row => !derivedRows.has(row.name))
 export const generateNames: ReadonlySet<string> = new Set<keyof GenerateOptions>([
   ...publicRows.map(row => row.name as keyof GenerateOptions),
   'bias', 'biasSparesStops', 'allow', 'earlyStopping', 'beamScoring', 'padTo', 'stop', 'stopMatching', 'stopTokenIds',
-  'logprobsOf', 'speculate', 'onOverflow', 'signal', 'onAbort', 'queueTimeoutMs', 'cacheSalt',
+  'logprobsOf', 'speculate', 'onOverflow', 'signal', 'onAbort', 'queueTimeoutMs', 'priority', 'cacheSalt',
   'addSpecialTokens', 'parseSpecial', 'controlText',
 ])
 
@@ -45,7 +45,11 @@ export interface CheckedGenerate {
   readonly maxTokensGiven: boolean
   readonly truncateLeft: boolean
   readonly queueTimeoutMs: number
+  /** As given; the default is the call's. */
+  readonly priority: 'interactive' | 'batch' | undefined
   readonly cacheSalt: string
+  /** The session that asks, or ''. */
+  readonly caller: string
   readonly signal: AbortSignal | undefined
   readonly returnOnAbort: boolean
   /** The options as given, each read once. */
@@ -88,7 +92,9 @@ function checkBag(bag: OptionBag, context: OptionContext): CheckedGenerate {
     maxTokensGiven: bag['maxTokens'] !== undefined,
     truncateLeft,
     queueTimeoutMs: readNumber(bag, 'queueTimeoutMs', { min: 0, max: 2_147_483_647, integer: true }) ?? -1,
+    priority: readPriority(bag),
     cacheSalt: readSalt(bag) ?? '',
+    caller: '',
     signal: readSignal(bag),
     returnOnAbort: readChoice(bag, 'onAbort', ['throw', 'return']) === 'return',
     given: bag,

@@ -42,6 +42,8 @@ export interface NativeRequest {
   readonly returnOnAbort?: boolean
   readonly queueTimeoutMs?: number
   readonly cacheSalt?: string
+  /** Who takes turns with others, where no salt says it. */
+  readonly caller?: string
   readonly params?: NativeParams
   readonly scoreFrom?: number
   readonly scoreTop?: number

@@ -208,6 +208,11 @@ export function readSalt(bag: OptionBag): string | undefined {
   return value
 }
 
+/** Who goes first. */
+export function readPriority(bag: OptionBag): 'interactive' | 'batch' | undefined {
+  return readChoice(bag, 'priority', ['interactive', 'batch'])
+}
+
 /** An AbortSignal, also one of another realm or a look-alike. */
 export function readSignal(bag: OptionBag): AbortSignal | undefined {
   const value = bag['signal']

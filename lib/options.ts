@@ -246,9 +246,16 @@ export interface GenerateOptions extends PromptOptions {
   /** Longest time in the queue in milliseconds; then `QUEUE_TIMEOUT`. @default none */
   readonly queueTimeoutMs?: number | undefined
   /**
-   * Beginnings of prompts are shared within equal salts only. A server that must not let its users find out
-   * by timing what others asked gives each a salt of its own. At most 256 characters.
-   * @default '' (shared in this model)
+   * `interactive` requests start before `batch` requests, and batch requests that run make place for them.
+   * Batch work still gets a place when none of it has run for 64 steps.
+   * @default 'interactive'; in `generateEach` 'batch'
+   */
+  readonly priority?: 'interactive' | 'batch' | undefined
+  /**
+   * Whose call this is: beginnings of prompts are shared within equal salts only, and callers take turns by
+   * their salts. Give each user of a server a salt: otherwise response times can reveal what others asked,
+   * and one user's many calls make the others wait. At most 256 characters.
+   * @default '' (shared in this model; a session then takes turns by itself)
    */
   readonly cacheSalt?: string | undefined
   /** Whether special tokens are left out of `text`. @default true */
@@ -267,6 +274,8 @@ export interface GenerateOptions extends PromptOptions {
 export interface LogitsOptions extends PromptOptions {
   /** After which tokens of the prompt: the last one, or these indices, 1 to 64 of them. @default 'last' */
   readonly positions?: 'last' | readonly number[] | undefined
+  /** As in {@link GenerateOptions}. @default 'interactive' */
+  readonly priority?: 'interactive' | 'batch' | undefined
   /** As in {@link GenerateOptions}. @default '' */
   readonly cacheSalt?: string | undefined
   /** Cancels the call. @default none */
@@ -287,6 +296,8 @@ export interface LoglikelihoodOptions {
   readonly prefixToken?: number | undefined
   /** What to do with more tokens than the context holds: throw, or drop the first ones. @default 'error' */
   readonly onOverflow?: 'error' | 'truncateLeft' | undefined
+  /** As in {@link GenerateOptions}. @default 'batch' */
+  readonly priority?: 'interactive' | 'batch' | undefined
   /** As in {@link GenerateOptions}. @default '' */
   readonly cacheSalt?: string | undefined
   /** Cancels the call. @default none */
@@ -309,6 +320,8 @@ export interface ScoreOptions extends PromptOptions {
   readonly stride?: number | undefined
   /** List every token with its log-probability and so many alternatives, 0..20. @default off */
   readonly logprobs?: number | undefined
+  /** As in {@link GenerateOptions}. @default 'batch' */
+  readonly priority?: 'interactive' | 'batch' | undefined
   /** As in {@link GenerateOptions}. @default '' */
   readonly cacheSalt?: string | undefined
   /** Cancels the call. @default none */

@@ -12,7 +12,7 @@ import { submitWhenRoom } from './generate-each.js'
 import { fromCore, type NativeRequest, type NativeResult } from './native.js'
 import {
   countIds, invalidOption, maxManyIds, readBag, readBoolean, readChoice, readFunction, readManyIds, readNumber,
-  readProperty, readSalt, readSignal, show, type OptionBag,
+  readPriority, readProperty, readSalt, readSignal, show, type OptionBag,
 } from './option-reader.js'
 import { PolyLMError } from './errors.js'
 import {
@@ -70,13 +70,15 @@ export interface ScoreResult {
 }
 
 const promptNames = ['addSpecialTokens', 'parseSpecial', 'controlText'] as const
-const logitsNames: ReadonlySet<string> = new Set([...promptNames, 'positions', 'cacheSalt', 'signal'])
+const callNames = ['priority', 'cacheSalt', 'signal'] as const
+const logitsNames: ReadonlySet<string> = new Set([...promptNames, ...callNames, 'positions'])
 const scoreNames: ReadonlySet<string> = new Set([
-  ...promptNames, 'prefixToken', 'window', 'stride', 'logprobs', 'cacheSalt', 'signal',
+  ...promptNames, ...callNames, 'prefixToken', 'window', 'stride', 'logprobs',
 ])
-const pairNames: ReadonlySet<string> = new Set(['prefixToken', 'onOverflow', 'cacheSalt', 'signal', 'onProgress'])
+const pairNames: ReadonlySet<string> = new Set([...callNames, 'prefixToken', 'onOverflow', 'onProgress'])
 const maxPositions = 64
-const inFlight = 256
+// Tokens of the windows of one call that are in the queue: enough for full steps, the rest follows.
+const tokensInFlight = 4096
 
 /** model.logits. */
 export async function logits(core: Core, prompt: unknown, options: unknown): Promise<LogitsResult> {
@@ -88,6 +90,7 @@ export async function logits(core: Core, prompt: unknown, options: unknown): Pro
     prompt: promptParts(prompt, core.prompts, readRules(bag)),
     addSpecialTokens: readBoolean(bag, 'addSpecialTokens') ?? true,
     logitsPositions: positions,
+    batch: readPriority(bag) === 'batch',
     cacheSalt: readSalt(bag) ?? '',
   }, signal)
   return { data: native.logits, rows: native.logitsRows, columns: core.prompts.vocabSize }
@@ -125,6 +128,7 @@ export async function score(core: Core, prompt: unknown, options: unknown): Prom
   const stride = readNumber(bag, 'stride', { min: 1, max: window, integer: true }) ?? window
   const top = readNumber(bag, 'logprobs', { min: 0, max: 20, integer: true })
   const cacheSalt = readSalt(bag) ?? ''
+  const batch = readPriority(bag) !== 'interactive'
   const signal = readSignal(bag)
   signal?.throwIfAborted()
   const { ids, ranges } = await idsToScore(core, prompt, bag, top !== undefined)
@@ -133,12 +137,14 @@ export async function score(core: Core, prompt: unknown, options: unknown): Prom
     throw invalidPrompt('empty', `the prompt has ${ids.length} token(s); without prefixToken the first is not scored`)
   }
   const shift = prefix === undefined ? 0 : 1
+  const count = countWindows(all.length, window, stride)
+  const most = Math.max(2, Math.min(2 * core.maxSequences, Math.floor(tokensInFlight / window)))
   // Tokens become objects window by window, as they come: all at once would hold the event loop.
-  const results = await mapLimited(countWindows(all.length, window, stride), signal, async (index, stop) => {
+  const results = await mapLimited(count, most, signal, async (index, stop) => {
     const { from, scoreFrom, to } = windowAt(all.length, window, stride, index)
     const { scored, greedy } = await submitWhenRoom(() => run(core, {
       kind: 1, prompt: [{ ids: all.slice(from, to), control: false }], scoreFrom: scoreFrom - from, scoreTop: top ?? 0,
-      cacheSalt,
+      batch, cacheSalt,
     }, stop), stop)
     return unpackScored(scored, greedy.length).map((token, i) => withRange(token, ranges, scoreFrom + i - shift))
   })
@@ -242,6 +248,7 @@ export async function loglikelihood(
   const given = readPrefix(core, bag)
   const truncateLeft = readChoice(bag, 'onOverflow', ['error', 'truncateLeft']) === 'truncateLeft'
   const cacheSalt = readSalt(bag) ?? ''
+  const batch = readPriority(bag) !== 'interactive'
   const signal = readSignal(bag)
   const onProgress = readFunction<(p: { done: number; total: number }) => void>(bag, 'onProgress')
   signal?.throwIfAborted()
@@ -251,10 +258,11 @@ export async function loglikelihood(
   try {
     const list = await itemsOf(items, own.signal)
     let done = 0
-    const results = await mapLimited(list.length, own.signal, async (index, stop) => {
+    const most = Math.max(2, 2 * core.maxSequences)
+    const results = await mapLimited(list.length, most, own.signal, async (index, stop) => {
       const pair = await encodePair(core, list[index], index, given, rules)
       const native = pair.scoreFrom === pair.ids.length ? nothingScored : await submitWhenRoom(() => run(core, {
-        kind: 1, prompt: [{ ids: pair.ids, control: false }], scoreFrom: pair.scoreFrom, truncateLeft, cacheSalt,
+        kind: 1, prompt: [{ ids: pair.ids, control: false }], scoreFrom: pair.scoreFrom, truncateLeft, batch, cacheSalt,
       }, stop), stop)
       const progress = { done: ++done, total: list.length }
       if (onProgress !== undefined) callbacks.run(() => onProgress(progress))
@@ -386,9 +394,10 @@ function toPairResult(native: Pick<NativeResult, 'scored' | 'greedy'>, pair: Pai
   }
 }
 
-// Runs `work` for 0 to count - 1, a few hundred at a time, results in order. The first failure ends the others.
+// Runs `work` for 0 to count - 1, `most` at a time, results in order. The first failure ends the others.
 async function mapLimited<R>(
-  count: number, signal: AbortSignal | undefined, work: (index: number, stop: AbortSignal) => Promise<R>,
+  count: number, most: number, signal: AbortSignal | undefined,
+  work: (index: number, stop: AbortSignal) => Promise<R>,
 ): Promise<R[]> {
   const results: R[] = []
   const stop = linkedController(signal)
@@ -403,7 +412,7 @@ async function mapLimited<R>(
     }
   }
   try {
-    await Promise.all(Array.from({ length: Math.min(inFlight, count) }, async () => {
+    await Promise.all(Array.from({ length: Math.min(most, count) }, async () => {
       await lane().catch((e: unknown) => {
         stop.abort(e)
         throw e

@@ -25,7 +25,8 @@ export interface SessionOptions {
    */
   readonly onOverflow?: 'error' | 'dropOldestTurns' | undefined
   /**
-   * The `cacheSalt` of every call of the session that gives none of its own. It is not saved in files.
+   * The `cacheSalt` of every call of the session that gives none of its own. It is not saved in files. Sessions
+   * without one take turns with each other as callers of their own, together with their forks.
    * @default ''
    */
   readonly cacheSalt?: string | undefined

@@ -41,7 +41,12 @@ interface Settings {
   readonly system: readonly Message[]
   readonly onOverflow: (typeof overflows)[number]
   readonly cacheSalt: string
+  /** Takes turns with other sessions and calls. */
+  readonly caller: string
 }
+
+let sessions = 0
+const nextCaller = (): string => `session ${++sessions}`
 
 interface Turn {
   readonly parts: readonly NativePart[]
@@ -53,7 +58,9 @@ export function createSession(core: Core, options: unknown, alive: () => void): 
   const bag = readBag(options, sessionNames, 'createSession')
   const template = readTemplate(bag['template'])
   const system = readSystem(bag['system'], template)
-  const settings = { template, system, onOverflow: readOverflow(bag) ?? 'error', cacheSalt: readSalt(bag) ?? '' }
+  const settings = {
+    template, system, onOverflow: readOverflow(bag) ?? 'error', cacheSalt: readSalt(bag) ?? '', caller: nextCaller(),
+  }
   const messages = bag['history'] === undefined ? [] : readMessages(bag['history'])
   checkHistory(core, settings, messages)
   const state = template === 'none' ? joinedEntries(messages)
@@ -73,7 +80,7 @@ export async function restoreSession(
   alive()
   const template = savedTemplate(saved.template, given)
   const system: Message[] = saved.system === null ? [] : [{ role: 'system', content: saved.system }]
-  const settings = { template, system, onOverflow: onOverflow ?? saved.onOverflow, cacheSalt }
+  const settings = { template, system, onOverflow: onOverflow ?? saved.onOverflow, cacheSalt, caller: nextCaller() }
   return new Conversation(core, alive, settings, saved.state)
 }
 
@@ -175,12 +182,12 @@ class Conversation implements Session {
   async logits(options?: SessionLogitsOptions): Promise<Float32Array> {
     this.#open()
     const bag = readBag(options, logitsNames, 'logits')
-    const { cacheSalt } = this.#settings
+    const { cacheSalt, caller } = this.#settings
     return await this.#inTurn(readSignal(bag), async signal => {
       checkStateLength(this.#core, this.#settings.template, this.#state)
       const prompt = this.#partsToContinue()
       if (prompt.length === 0) throw invalidPrompt('empty', 'the conversation is empty, expected something to continue')
-      const request = { kind: 2, prompt, logitsPositions: Float64Array.of(-1), cacheSalt } as const
+      const request = { kind: 2, prompt, logitsPositions: Float64Array.of(-1), cacheSalt, caller } as const
       return (await startCall(this.#core.engine, request, { signal, returnOnAbort: false }).result).logits
     })
   }
@@ -214,8 +221,8 @@ class Conversation implements Session {
   #check(options: unknown): CheckedGenerate {
     this.#open()
     const given = checkGenerate(options, this.#core.options, 'send')
-    const { cacheSalt } = this.#settings
-    const checked = given.given['cacheSalt'] === undefined ? { ...given, cacheSalt } : given
+    const { cacheSalt, caller } = this.#settings
+    const checked = { ...given, caller, ...(given.given['cacheSalt'] === undefined ? { cacheSalt } : {}) }
     if (checked.truncateLeft) {
       throw invalidOption(
         'onOverflow', 'truncateLeft', "a session takes onOverflow: 'dropOldestTurns' when it is created")

@@ -102,6 +102,7 @@ Request read_request(const Napi::Object& object) {
   if (!object.Get("cacheSalt").IsUndefined()) {
     request.cache_salt = read_string(object, "cacheSalt");
   }
+  if (!object.Get("caller").IsUndefined()) request.caller = read_string(object, "caller");
   if (request.kind == RequestKind::kGenerate) {
     request.params = read_params(read_object(object, "params"));
   }

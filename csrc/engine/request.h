@@ -72,11 +72,12 @@ struct Request {
   bool add_special_tokens = true;
   bool max_tokens_given = false;   // else max_tokens is limited to the room left
   bool truncate_left = false;      // onOverflow: keep the last context - max_tokens prompt tokens
-  bool batch = false;              // of generateEach: interactive requests go first
+  bool batch = false;              // nobody waits for it alone: interactive requests go first
   bool stream = false;             // wants kDelta events
   bool return_on_abort = false;    // cancel ends with a result, not with kFailed(ABORTED)
   int64_t queue_timeout_ms = -1;   // -1: none
   std::string cache_salt;          // beginnings are shared only within equal salts
+  std::string caller;              // who takes turns with others where the salt does not say it
   SamplingParams params;
   int64_t score_from = 0;             // kScore: index of the first token that is scored, >= 1
   int64_t score_top = 0;              // kScore: alternatives listed with each token, 0..20
