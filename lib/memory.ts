@@ -90,7 +90,7 @@ export function nativeDevices(): Promise<NativeDevice[]> {
 export async function freeMemory(device: string): Promise<{ kind: string; free: number | undefined }> {
   const kind = device === 'auto' || device === 'ref' ? 'cpu' : device
   const found = (await nativeDevices()).find(d => d.kind === kind || (d.kind === 'cuda' && kind.startsWith('cuda')))
-  const free = found !== undefined && found.freeBytes > 0 ? found.freeBytes : undefined
+  const free = found !== undefined && found.memoryBytes > 0 ? found.freeBytes : undefined   // 0: none is free
   return { kind: device === 'ref' ? 'ref' : kind, free: free ?? (kind === 'cpu' ? freeHere() : undefined) }
 }
 

@@ -2,6 +2,7 @@
 // into a copy without prototype, unknown names refused with the name that was probably meant. Getters
 // and proxies can therefore neither change a value after its check nor surprise the code behind it.
 // Not here: which options exist (generate-options.ts, load-options.ts).
+import { printableJson } from './checkpoint/text.js'
 import { PolyLMError } from './errors.js'
 
 /** An option that cannot be used. */
@@ -21,7 +22,7 @@ export function invalidOption(
 export function show(value: unknown): string {
   switch (typeof value) {
     case 'string': {
-      const shown = JSON.stringify(value.length > 60 ? value.slice(0, 60) : value)
+      const shown = printableJson(JSON.stringify(value.length > 60 ? value.slice(0, 60) : value))
       return value.length > 60 ? `${shown}... (${value.length} characters)` : shown
     }
     case 'number':

@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { Command } from 'commander'
+import { printableLines } from '../checkpoint/text.js'
 import { benchCommand } from './bench.js'
 import { chatCommand } from './chat.js'
 import { doctorCommand } from './doctor.js'
@@ -32,6 +33,7 @@ function program(): Command {
     .description('PolyLM and its kind in Node.js: generate, chat, score, inspect and measure')
     .version(version(), '-V, --version')
     .exitOverride()
+    .configureOutput({ outputError: (text, write) => { write(printableLines(text)) } })
     .showHelpAfterError('(polylm <command> --help lists what there is)')
     .addHelpText('after', epilogue)
   const commands = [generateCommand, chatCommand, scoreCommand, inspectCommand, benchCommand, doctorCommand]
