@@ -46,7 +46,8 @@ void check_identity(const FileIdentity& expected, const BY_HANDLE_FILE_INFORMATI
       (same_mtime(expected.mtime_ns, mtime_ns) && inode == expected.inode);
   if (size_bytes == expected.size_bytes && same_file) return;
   fail(Code::kFileChanged,
-       quoted_path(expected.path) + " changed while it was being loaded: " + std::to_string(size_bytes) +
+       quoted_path(expected.path) + " changed while it was being loaded: " +
+           std::to_string(size_bytes) +
            " bytes now, " + std::to_string(expected.size_bytes) + " when its header was read",
        "wait until the file is complete and load again");
 }
@@ -93,7 +94,8 @@ void File::read(int64_t offset, size_t bytes, void* out) const {
     const bool read = ReadFile(handle_of(descriptor_), at, piece, &got, &where) != 0;
     const DWORD code = read ? 0 : GetLastError();
     if (!read && code != ERROR_HANDLE_EOF) {
-      fail(Code::kFileIo, "cannot read " + quoted_path(path_) + " at byte " + std::to_string(offset) +
+      fail(Code::kFileIo, "cannot read " + quoted_path(path_) + " at byte " +
+                              std::to_string(offset) +
                               ": " + system_error(code));
     }
     if (!read || got == 0) {

@@ -25,7 +25,9 @@ Normalizer::Normalizer(NormalizerRules rules) : rules_(std::move(rules)) {
   if (map.size() < 4) damaged_charsmap("it is shorter than its header");
   const size_t trie_bytes = load_u32(map.data());
   if (trie_bytes > map.size() - 4) damaged_charsmap("its trie is longer than the map");
-  if (trie_bytes == 0 || trie_bytes % 4 != 0) damaged_charsmap("its trie is no list of 32-bit units");
+  if (trie_bytes == 0 || trie_bytes % 4 != 0) {
+    damaged_charsmap("its trie is no list of 32-bit units");
+  }
   units_.resize(trie_bytes / 4);
   for (size_t i = 0; i < units_.size(); ++i) units_[i] = load_u32(map.data() + 4 + i * 4);
   replacements_ = std::string_view(map).substr(4 + trie_bytes);

@@ -1,4 +1,4 @@
-// utf8.h: characters as SentencePiece, Python and JavaScript count them, and byte to UTF-16 offsets.
+// utf8.h: characters as SentencePiece, Python and JavaScript count them, byte to UTF-16 offsets.
 // Not here: decoding (platform/utf8.h, included), normalisation (normalizer.h).
 #pragma once
 
