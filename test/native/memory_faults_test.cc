@@ -128,11 +128,11 @@ TEST(every_thread_has_its_own_zeroed_storage) {
 TEST(quoted_text_obeys_nothing) {
   EXPECT_EQ(quoted("a\x1b[31m\x07"), std::string("\"a\\u001b[31m\\u0007\""));
   EXPECT_EQ(quoted("\"\\"), std::string("\"\\\"\\\\\""));
-  EXPECT_EQ(quoted("\xC2\x9B\x7F"), std::string("\"\\u009b\\u007f\""));                // C1, DEL
+  EXPECT_EQ(quoted("\xC2\x9B\x7F"), std::string("\"\\u009b\\u007f\""));          // C1, DEL
   EXPECT_EQ(quoted("\xE2\x80\xAE\xE2\x80\xA8\xEF\xBB\xBF"),
             std::string("\"\\u202e\\u2028\\ufeff\""));
-  EXPECT_EQ(quoted("\xF3\xA0\x81\x81"), std::string("\"\\u{e0041}\""));                // a tag
-  EXPECT_EQ(quoted("\xED\xA0\x80"), std::string("\"\\xed\\xa0\\x80\""));               // a surrogate
+  EXPECT_EQ(quoted("\xF3\xA0\x81\x81"), std::string("\"\\u{e0041}\""));          // a tag
+  EXPECT_EQ(quoted("\xED\xA0\x80"), std::string("\"\\xed\\xa0\\x80\""));  // a surrogate
   EXPECT_EQ(quoted("\xFF\xC0\x80\xE2\x80"), std::string("\"\\xff\\xc0\\x80\\xe2\\x80\""));
   EXPECT_EQ(quoted("é 北京 😀"), std::string("\"é 北京 😀\""));
   EXPECT_EQ(quoted(std::string_view("\0", 1)), std::string("\"\\u0000\""));

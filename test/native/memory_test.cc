@@ -165,18 +165,18 @@ TEST(memory_mounts_may_lie_anywhere) {
 
 TEST(memory_limits_of_the_process_count) {
   Machine machine;
-  const std::string head = "Limit                     Soft Limit           Hard Limit           Units\n";
+  const std::string head = "Limit                     Soft Limit     Hard Limit     Units\n";
   machine.write("/proc/self/status", "Name:\tnode\nVmSize:\t 1024000 kB\nVmData:\t 512000 kB\n");
   machine.write("/proc/self/limits",
-                head + "Max data size             unlimited            unlimited            bytes\n"
+                head + "Max data size             unlimited      unlimited      bytes\n"
                        "Max address space         " + mb(3000) + "           unlimited   bytes\n");
   machine.expect(16000, 2000);
   machine.write("/proc/self/limits",
-                head + "Max data size             " + mb(600) + "      unlimited            bytes\n"
+                head + "Max data size             " + mb(600) + "      unlimited      bytes\n"
                        "Max address space         " + mb(3000) + "           unlimited   bytes\n");
   machine.expect(16000, 100);
   machine.write("/proc/self/limits",
-                head + "Max data size             1                    1                    bytes\n");
+                head + "Max data size             1              1              bytes\n");
   machine.expect(16000, 0);
 }
 

@@ -174,6 +174,20 @@ TEST(tokenizer_refuses_special_byte_pieces) {
   EXPECT_THROWS_CODE(Code::kTokenizerConflict, make([](TokenizerTables* t) { t->pad_id = 3; }));
 }
 
+namespace {
+
+// 265 and 271 are the ids of added tokens that are ordinary pieces.
+void expect_plain(const Tokenizer& tokenizer, const char* text) {
+  for (const bool at_start : {true, false}) {
+    for (const int32_t id :
+         tokenizer.encode(text, {.parse_special = false, .at_start = at_start})) {
+      EXPECT(!tokenizer.is_special(id) && id != 265 && id != 271);
+    }
+  }
+}
+
+}  // namespace
+
 // Control tokens are not text, whatever the pieces are called: a piece that is one with a space
 // mark before it (4.31 takes the mark off by name), and an added token that is an ordinary piece.
 TEST(plain_text_never_becomes_an_added_token) {
@@ -192,12 +206,7 @@ TEST(plain_text_never_becomes_an_added_token) {
       EXPECT_EQ(tokenizer->piece(265), std::string_view("<x>"));
       EXPECT_EQ(tokenizer->piece(271), std::string_view("<y>"));
       for (const char* text : {"</s>", " </s>", "<x>", " <x>", "a<x>b", "<y>", "a<y></s><x>"}) {
-        for (const bool at_start : {true, false}) {
-          for (const int32_t id :
-               tokenizer->encode(text, {.parse_special = false, .at_start = at_start})) {
-            EXPECT(!tokenizer->is_special(id) && id != 265 && id != 271);
-          }
-        }
+        expect_plain(*tokenizer, text);
       }
       const Ids parsed = tokenizer->encode("<y><x>", {});
       EXPECT(std::find(parsed.begin(), parsed.end(), 265) != parsed.end());
