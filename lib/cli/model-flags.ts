@@ -76,7 +76,8 @@ export async function withModel<T>(
     const model = await Model.load(dir, { ...options, signal: interrupt.signal, onProgress: bar.onProgress })
       .finally(() => bar.stop())
     try {
-      for (const warning of model.info.warnings) note(`${paint('yellow', 'warning:', process.stderr)} ${printableLines(warning)}`)
+      const head = paint('yellow', 'warning:', process.stderr)
+      for (const warning of model.info.warnings) note(`${head} ${printableLines(warning)}`)
       return await use(model, interrupt)
     } finally {
       await model.dispose()

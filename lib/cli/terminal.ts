@@ -18,8 +18,9 @@ export function paint(color: keyof typeof codes, text: string, stream: Stream = 
  * turn the direction of whole lines, become U+FFFD. Marks inside words, which scripts need, stay.
  */
 export function printable(text: string, stream: Stream = process.stdout): string {
+  if (stream.isTTY !== true) return text
   // eslint-disable-next-line no-control-regex
-  return stream.isTTY === true ? text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]/g, '\ufffd') : text
+  return text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]/g, '\ufffd')
 }
 
 /** Writes to standard output and waits while the reader is slower than the writer. */
