@@ -186,7 +186,7 @@ function mark(role: 'user' | 'assistant', control: (text: string) => number | un
 }
 
 function withoutMarkers({ role, content }: Message, index: number, rules: ContentRules): string {
-  const found = markerList.find(marker => content.includes(marker))
+  const found = markerIn(content) ?? markerIn(folded(content))
   if (found === undefined) return content
   const judged = role !== 'assistant' && index >= (rules.judgedFrom ?? 0)
   if (judged && rules.controlText === 'reject') {
@@ -196,9 +196,23 @@ function withoutMarkers({ role, content }: Message, index: number, rules: Conten
       index, "remove it, or pass controlText: 'escape'",
     )
   }
+  const text = escaped(content)
+  return markerIn(folded(text)) === undefined ? text : escaped(folded(text))
+}
+
+const markerIn = (text: string): string | undefined => markerList.find(marker => text.includes(marker))
+
+function escaped(content: string): string {
   let text = content
   for (const marker of markerList) text = text.replaceAll(marker, `< ${marker.slice(1)}`)
   return text
+}
+
+// What the tokenizer's normaliser may make of a text: full-width letters become plain ones, and controls between
+// them vanish, so such a text can become a marker. (Where markers are tokens of their own the core prevents it.)
+function folded(text: string): string {
+  if (/^[\t\n\x20-\x7e]*$/.test(text)) return text
+  return text.normalize('NFKC').replace(/(?![\t\n])[\p{Cc}\p{Cf}]/gu, '')
 }
 
 function custom(

@@ -1,6 +1,8 @@
 // errors.ts: the one error class of the package and its codes. The codes are the rows of
 // csrc/platform/error_codes.def; a test compares the two lists.
 
+import { printableLines } from './checkpoint/text.js'
+
 /** Every code a {@link PolyLMError} can carry, in the order of the core's table. */
 export const errorCodes = [
   'INVALID_OPTION', 'INVALID_PROMPT', 'CONTEXT_OVERFLOW', 'INSUFFICIENT_MEMORY', 'QUEUE_FULL', 'QUEUE_TIMEOUT',
@@ -36,6 +38,7 @@ const fatalCodes: ReadonlySet<string> = new Set(['DEVICE', 'INTERNAL'])
 /**
  * The error of every failure that polylm can explain. Its `code` is stable and meant for programs, the
  * message is for people and names the value found and the one expected, `hint` is the next thing to try.
+ * Both can be printed as they are: nothing in them is obeyed by a terminal.
  */
 export class PolyLMError extends Error {
   readonly code: ErrorCode
@@ -48,10 +51,10 @@ export class PolyLMError extends Error {
 
   constructor(code: ErrorCode, message: string, data: ErrorData = {}) {
     const { hint, cause, ...fields } = data
-    super(message, cause === undefined ? undefined : { cause })
+    super(printableLines(message), cause === undefined ? undefined : { cause })
     this.name = 'PolyLMError'
     this.code = code
-    this.hint = hint
+    this.hint = hint === undefined ? undefined : printableLines(hint)
     this.retryable = retryableCodes.has(code)
     this.fatal = fatalCodes.has(code)
     Object.assign(this, fields)

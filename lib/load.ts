@@ -4,6 +4,7 @@ import { linkedController } from './abort.js'
 import { startCall, type Engine } from './call.js'
 import { Callbacks } from './callbacks.js'
 import { openCheckpoint } from './checkpoint/open.js'
+import { printableLines, quote } from './checkpoint/text.js'
 import type { Checkpoint, ModelConfig } from './checkpoint/types.js'
 import type { Core } from './core.js'
 import { isPolyLMError, PolyLMError } from './errors.js'
@@ -263,7 +264,7 @@ function toInfo(
   const { kind, name, isa, reason, precision } = weights.device
   const unused = weights.unused.length === 0 ? [] : [
     `${weights.unused.length} tensors of the checkpoint are not part of the model: ` +
-    `${weights.unused.slice(0, 5).join(', ')}${weights.unused.length > 5 ? ', ...' : ''}`,
+    `${weights.unused.slice(0, 5).map(name => quote(name)).join(', ')}${weights.unused.length > 5 ? ', ...' : ''}`,
   ]
   return {
     family: config.family,
@@ -278,7 +279,7 @@ function toInfo(
     stopTokenIds,
     weightsFingerprint: weights.fingerprint,
     device: { kind, name, ...(isa === '' ? {} : { isa }), ...(reason === '' ? {} : { reason }) },
-    warnings: [...warnings, ...weights.warnings, ...unused],
+    warnings: [...warnings, ...weights.warnings, ...unused].map(printableLines),
   }
 }
 

@@ -3,6 +3,7 @@
 // and proxies can therefore neither change a value after its check nor surprise the code behind it.
 // Not here: which options exist (generate-options.ts, load-options.ts).
 import { adoptSignal } from './abort.js'
+import { printableJson } from './checkpoint/text.js'
 import { PolyLMError } from './errors.js'
 import { isArray, said } from './untrusted.js'
 
@@ -23,7 +24,7 @@ export function invalidOption(
 export function show(value: unknown): string {
   switch (typeof value) {
     case 'string': {
-      const shown = JSON.stringify(value.length > 60 ? value.slice(0, 60) : value)
+      const shown = printableJson(JSON.stringify(value.length > 60 ? value.slice(0, 60) : value))
       return value.length > 60 ? `${shown}... (${value.length} characters)` : shown
     }
     case 'number':

@@ -24,6 +24,7 @@
 #include "binding/request_reader.h"
 #include "binding/tokenizer_wrap.h"
 #include "platform/error.h"
+#include "platform/main_stack.h"
 
 namespace polylm {
 namespace {
@@ -137,6 +138,7 @@ void pin_library() {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   pin_library();
+  grow_main_stack();
   exports.Set("describe", Napi::Function::New(env, describe, "describe"));
   exports.Set("devices", Napi::Function::New(env, devices, "devices"));
   exports.Set("loadWeights", Napi::Function::New(env, load_weights, "loadWeights"));

@@ -1,6 +1,7 @@
 // engine_host.cc: the functions of a running engine and its end.
 #include "binding/engine_host.h"
 
+#include <new>
 #include <string>
 #include <utility>
 
@@ -124,9 +125,7 @@ void EngineHost::open_gate(Napi::Env env) {
       [weak](Napi::Env e) {
         const auto host = weak.lock();
         if (host == nullptr || host->engine_ == nullptr) return;
-        std::vector<Event> events;
-        host->engine_->take_events(&events);
-        host->deliver(e, events);
+        host->deliver_waiting(e);
       },
       [weak] {
         const auto host = weak.lock();
@@ -135,6 +134,22 @@ void EngineHost::open_gate(Napi::Env env) {
         host->engine_.reset();
         host->on_events_.Reset();
       });
+}
+
+// Without memory the events stay where they are and are tried again: whoever waits for one would
+// otherwise wait for ever.
+void EngineHost::deliver_waiting(Napi::Env env) {
+  try {
+    engine_->take_events(&undelivered_);
+    deliver(env, undelivered_);
+  } catch (const std::bad_alloc&) {
+    gate_->wake();
+    return;
+  } catch (...) {
+    undelivered_.clear();
+    throw;
+  }
+  undelivered_.clear();
 }
 
 void EngineHost::deliver(Napi::Env env, const std::vector<Event>& events) {
@@ -317,6 +332,8 @@ Napi::Value EngineHost::dispose(const Napi::CallbackInfo& info) {
       held->reset();  // frees the weights here, not on the JavaScript thread
     };
     steps.result = [host = shared_from_this(), events, last, held](Napi::Env env) -> Napi::Value {
+      events->insert(events->begin(), host->undelivered_.begin(), host->undelivered_.end());
+      host->undelivered_.clear();
       host->deliver(env, *events);
       if (last->requests > 0 || host->last_stats_.requests == 0) host->last_stats_ = *last;
       host->last_stats_.state = EngineState::kDisposed;

@@ -170,7 +170,7 @@ Placement FileSource::place(const Parameter& p) const {
 void FileSource::check_range(const Placement& p) const {
   const auto bad = [&](const char* what) {
     fail(Code::kStorageMismatch, "tensor " + quoted(p.tensor->name) + " " + what + " in " +
-                                     quoted(p.file->path()));
+                                     quoted_path(p.file->path()));
   };
   if (p.stride_n < 0 || p.stride_k < 0 || p.tensor->offset_bytes < 0) bad("has negative strides");
   const int64_t last = checked_add(checked_mul(p.n - 1, p.stride_n),

@@ -6,15 +6,13 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <exception>
 #include <functional>
 #include <mutex>
-#include <system_error>
-#include <thread>
 #include <utility>
 
 #include "platform/bf16.h"
 #include "platform/checked.h"
+#include "platform/run_on_threads.h"
 #include "platform/wide.h"
 
 namespace polylm {
@@ -241,31 +239,15 @@ void deliver(const Lines& lines, int64_t line0, int64_t count, Parameter* to, Op
 void run_tasks(int64_t threads, size_t count, const std::function<void(size_t, Staging*)>& body) {
   std::atomic<size_t> next{0};
   std::atomic<bool> failed{false};
-  std::exception_ptr error;
-  std::mutex mutex;
-  const auto work = [&] {
-    Staging staging;
-    for (size_t i = next++; i < count && !failed; i = next++) {
-      try {
-        body(i, &staging);
-      } catch (...) {
-        const std::lock_guard lock(mutex);
-        if (!failed.exchange(true)) error = std::current_exception();
-      }
-    }
-  };
-  std::vector<std::thread> workers;
-  const auto extra = std::min<size_t>(static_cast<size_t>(std::max<int64_t>(1, threads)), count);
-  for (size_t t = 1; t < extra; ++t) {
+  run_on_threads(std::min(threads, static_cast<int64_t>(count)), [&] {
     try {
-      workers.emplace_back(work);
-    } catch (const std::system_error&) {
-      break;  // fewer threads then
+      Staging staging;
+      for (size_t i = next++; i < count && !failed; i = next++) body(i, &staging);
+    } catch (...) {
+      failed = true;
+      throw;
     }
-  }
-  work();
-  for (std::thread& worker : workers) worker.join();
-  if (error) std::rethrow_exception(error);
+  });
 }
 
 }  // namespace
@@ -336,7 +318,8 @@ void WeightStream::read(std::vector<StreamItem>& items, Ops& ops) {
   for (size_t i = 0; i < items.size(); ++i) {
     if (!items[i].has_crc || crcs[i] == items[i].crc32) continue;
     fail(Code::kZipCrc, "the bytes of tensor " + quoted(items[i].place.tensor->name) + " in " +
-                            quoted(items[i].place.file->path()) + " do not match their checksum",
+                            quoted_path(items[i].place.file->path()) +
+                            " do not match their checksum",
          "the file is damaged; download it again");
   }
 }
@@ -356,7 +339,7 @@ void WeightStream::verify(const std::vector<StorageInfo>& storages,
     }
     if (crc != storage.crc32) {
       fail(Code::kZipCrc, "a tensor storage at byte " + std::to_string(storage.offset_bytes) +
-                              " of " + quoted(file.path()) + " does not match its checksum",
+                              " of " + quoted_path(file.path()) + " does not match its checksum",
            "the file is damaged; download it again");
     }
   });

@@ -57,11 +57,10 @@ Tokenizer::Tokenizer(TokenizerTables tables)
   id_limit_ = std::max(vocab_size_, tables.id_limit);
   check_special_ids();
   bytes_per_token_ = measure_tokens();
-  std::vector<int32_t> special;
-  for (const AddedToken& token : added_.tokens()) {
-    if (token.special) special.push_back(token.id);
-  }
-  model_.vocabulary().block(special);
+  // Not the special ones alone: a template may take any added token as a control token.
+  std::vector<int32_t> ids;
+  for (const AddedToken& token : added_.tokens()) ids.push_back(token.id);
+  model_.vocabulary().block(ids);
 }
 
 void Tokenizer::check_special_ids() const {
@@ -72,6 +71,19 @@ void Tokenizer::check_special_ids() const {
     fail(Code::kTokenizerRange, std::string("the ") + name + " token has id " +
                                     std::to_string(id) + ", but there are " +
                                     std::to_string(vocab_size_) + " ids");
+  }
+  // Any text may fall back to any byte, so a byte piece cannot be told from text.
+  const Vocabulary& vocabulary = model_.vocabulary();
+  const auto refuse_byte = [&](int32_t id) {
+    if (!vocabulary.contains(id) || vocabulary.type(id) != PieceType::kByte) return;
+    fail(Code::kTokenizerConflict, "the byte piece " + quoted(vocabulary.piece(id)) + " (id " +
+                                       std::to_string(id) + ") is declared a special token, but "
+                                       "ordinary text can produce it",
+         "remove it from the special tokens of the tokenizer files");
+  };
+  for (const auto& [name, id] : ids) refuse_byte(id);
+  for (const AddedToken& token : added_.tokens()) {
+    if (token.special) refuse_byte(token.id);
   }
   if ((add_bos_ && bos_id_ < 0) || (add_eos_ && eos_id_ < 0)) {
     fail(Code::kTokenizerConflict, "tokenizer_config.json adds a bos or eos token that the "
@@ -156,7 +168,9 @@ bool Tokenizer::encode_segment(std::string_view segment, const SpOptions& option
       piece.begin += static_cast<uint32_t>(skip);
       piece.end += static_cast<uint32_t>(skip);
     }
-    if (!marked && !starts_with(segment, " ")) drop_space_mark(normalized, out);
+    if (!marked && !starts_with(segment, " ")) {
+      drop_space_mark(normalized, options.plain, out);
+    }
     return false;
   }
   SpOptions sp = options;
@@ -195,8 +209,10 @@ void Tokenizer::encode_after_unk(std::string_view segment, const SpOptions& opti
   }
 }
 
-// 4.31: takes the mark off the first token's text and looks the rest up by name.
-void Tokenizer::drop_space_mark(const std::string& normalized, std::vector<SpPiece>* pieces) const {
+// 4.31: takes the mark off the first token's text and looks the rest up by name. In plain text the
+// name may be that of a control token ("▁</s>" is a piece like any other): then the mark stays.
+void Tokenizer::drop_space_mark(const std::string& normalized, bool plain,
+                                std::vector<SpPiece>* pieces) const {
   if (pieces->empty()) return;  // transformers raises IndexError here
   SpPiece& first = pieces->front();
   if (model_.vocabulary().type(first.id) == PieceType::kByte) return;
@@ -206,9 +222,12 @@ void Tokenizer::drop_space_mark(const std::string& normalized, std::vector<SpPie
   token.remove_prefix(kSpaceMark.size());
   if (token.empty()) {
     pieces->erase(pieces->begin());
-  } else {
-    first.id = token_id(token);
+    return;
   }
+  const int32_t id = token_id(token);
+  const bool control = is_special(id) || added_.find(id) != nullptr;
+  if (plain && control && id != model_.vocabulary().unk_id()) return;
+  first.id = id;
 }
 
 std::vector<Tokenizer::Item> Tokenizer::run(std::string_view utf8, const EncodeOptions& options,

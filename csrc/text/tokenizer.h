@@ -81,7 +81,8 @@ class Tokenizer {
                       std::vector<SpPiece>* out) const;
   void encode_after_unk(std::string_view segment, const SpOptions& options, std::string* normalized,
                         std::vector<SpPiece>* out) const;
-  void drop_space_mark(const std::string& normalized, std::vector<SpPiece>* pieces) const;
+  void drop_space_mark(const std::string& normalized, bool plain,
+                       std::vector<SpPiece>* pieces) const;
   // The id of a token by its text, as convert_tokens_to_ids.
   int32_t token_id(std::string_view token) const;
 

@@ -3,6 +3,7 @@
 import { createInterface } from 'node:readline'
 import type { Interface } from 'node:readline'
 import { Command } from 'commander'
+import { oneLine } from '../checkpoint/text.js'
 import { isPolyLMError } from '../index.js'
 import type { GenerateOptions, Model, Session } from '../index.js'
 import { addDecodingFlags, decodingOptions } from './decoding-flags.js'
@@ -125,13 +126,13 @@ class Conversation {
       note('the conversation is empty')
     } else if (name === '/save' && file !== '') {
       await this.#session.save(file)
-      note(`saved to ${file}`)
+      note(`saved to ${oneLine(file)}`)
     } else if (name === '/load' && file !== '') {
       await this.#replace(await this.#model.restoreSession(file))
-      note(`${this.#session.history.length} messages from ${file}`)
+      note(`${this.#session.history.length} messages from ${oneLine(file)}`)
     } else {
       note(name === '/save' || name === '/load' ? `${name} needs a file: ${name} chat.plm`
-        : `unknown command ${line}; /help lists the commands`)
+        : `unknown command ${oneLine(line)}; /help lists the commands`)
     }
   }
 
