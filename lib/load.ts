@@ -83,7 +83,7 @@ async function build(source: Source, checked: CheckedLoad, stop: Stop): Promise<
     stop.signal.throwIfAborted()
     const maxTokens = await roomForKv(source.config, checked, contextSize, weights)
     report(checked, stop, { phase: 'prepare', loaded: read, total: read })
-    const router = new EventRouter()
+    const router = new EventRouter(tokenizer?.texts)
     owned = undefined
     const native = await fromCore(() => weights.start(
       tokenizer === null ? null : tokenizer.native,
@@ -219,6 +219,7 @@ function finish(
     contextSize,
     maxSequences: checked.maxSequences,
     weightsFingerprint: info.weightsFingerprint,
+    texts: tokenizer?.texts,
     prefixToken: tokenizer?.specialTokens.bos?.id ?? tokenizer?.specialTokens.eos?.id ??
       config.bosTokenId ?? stopTokenIds[0],
     prompts: {

@@ -4,7 +4,7 @@
 import { linkedController } from './abort.js'
 import { startCall } from './call.js'
 import { encodeText, type Core } from './core.js'
-import { readTokens, type TokenLogprob } from './events.js'
+import { unpackTokens, type TokenLogprob } from './events.js'
 import { readRules } from './generate-options.js'
 import { submitWhenRoom } from './generate-each.js'
 import { fromCore, type NativeRequest, type NativeResult } from './native.js'
@@ -13,6 +13,7 @@ import {
   type OptionBag,
 } from './option-reader.js'
 import { PolyLMError } from './errors.js'
+import { resultClass } from './plain.js'
 import { invalidPrompt, promptIds, promptParts } from './prompt.js'
 
 /** What `logits` gives: row-major. */
@@ -52,6 +53,9 @@ export interface ScoreResult {
   readonly logprobs: readonly TokenLogprob[] | null
 }
 
+const Logits = resultClass<LogitsResult>('LogitsResult')
+const Likelihood = resultClass<LoglikelihoodResult>('LoglikelihoodResult')
+
 const promptNames = ['addSpecialTokens', 'parseSpecial', 'controlText'] as const
 const logitsNames: ReadonlySet<string> = new Set([...promptNames, 'positions', 'cacheSalt', 'signal'])
 const scoreNames: ReadonlySet<string> = new Set([
@@ -73,7 +77,7 @@ export async function logits(core: Core, prompt: unknown, options: unknown): Pro
     logitsPositions: positions,
     cacheSalt: readSalt(bag) ?? '',
   }, signal)
-  return { data: native.logits, rows: native.logitsRows, columns: core.prompts.vocabSize }
+  return new Logits({ data: native.logits, rows: native.logitsRows, columns: core.prompts.vocabSize })
 }
 
 function readPositions(bag: OptionBag): Float64Array {
@@ -114,14 +118,17 @@ export async function score(core: Core, prompt: unknown, options: unknown): Prom
     throw invalidPrompt('empty', `the prompt has ${ids.length} token(s); without prefixToken the first is not scored`)
   }
   const windows = scoreWindows(all.length, window, stride)
-  const results = await mapLimited(windows, signal, async ({ from, scoreFrom, to }, stop) => await submitWhenRoom(
-    () => run(core, {
+  const shift = prefix === undefined ? 0 : 1
+  const parts = await mapLimited(windows, signal, async ({ from, scoreFrom, to }, stop) => {
+    const { scored } = await submitWhenRoom(() => run(core, {
       kind: 1, prompt: [{ ids: all.slice(from, to), control: false }], scoreFrom: scoreFrom - from, scoreTop: top ?? 0,
       cacheSalt,
-    }, stop), stop))
-  const shift = prefix === undefined ? 1 : 0
-  const tokens = results.flatMap(({ scored, greedy }) => unpackScored(scored, greedy.length))
-    .map((token, i) => withRange(token, ranges, i + shift))
+    }, stop), stop)
+    // Each window where it ends: all of them at once would hold the event loop.
+    return unpackTokens(scored, top === undefined ? undefined : core.texts)
+      .map((token, i) => withRange(token, ranges, scoreFrom + i - shift))
+  })
+  const tokens = parts.flat()
   const logprob = tokens.reduce((sum, token) => sum + token.logprob, 0)
   const bytes = bytesOf(core, prompt, ids)
   return {
@@ -170,12 +177,6 @@ export function scoreWindows(length: number, window: number, stride: number): Sc
     done = to
   }
   return windows
-}
-
-function unpackScored(numbers: Float64Array, count: number): TokenLogprob[] {
-  const tokens: TokenLogprob[] = []
-  readTokens(numbers, 0, count, tokens)
-  return tokens
 }
 
 function withRange(token: TokenLogprob, ranges: Uint32Array | undefined, index: number): TokenLogprob {
@@ -276,15 +277,15 @@ async function idsOf(core: Core, prompt: unknown, atStart: boolean): Promise<Int
 }
 
 function toPairResult(native: NativeResult, pair: Pair): LoglikelihoodResult {
-  const scored = unpackScored(native.scored, native.greedy.length)
+  const scored = unpackTokens(native.scored, undefined)
   const tokenLogprobs = Float32Array.from(scored, token => token.logprob)
-  return {
+  return new Likelihood({
     logprob: scored.reduce((sum, token) => sum + token.logprob, 0),
     isGreedy: native.greedy.every(flag => flag === 1),
     tokens: Int32Array.from(scored, token => token.id),
     tokenLogprobs,
     continuationBytes: pair.bytes,
-  }
+  })
 }
 
 // Runs `work` over items, a few hundred at a time, results in order. The first failure ends the others.

@@ -27,6 +27,7 @@ class EventPacker {
   void pack(Napi::Env env, const Event& event, std::vector<double>* numbers, std::string* text,
             const Napi::Array& objects);
   void pack_delta(const Event& event, std::vector<double>* numbers, std::string* text);
+  bool says_nothing(const Event& event) const;
 
   std::unordered_map<uint64_t, std::vector<Positions>> tracked_;
 };

@@ -62,6 +62,11 @@ class Tokenizer {
   bool is_skipped(int32_t id) const { return added_.is_special(id); }
   // Empty for holes and ids out of range.
   std::string_view piece(int32_t id) const;
+  // What the token alone stands for: its piece with spaces for space marks, the one byte of a byte
+  // piece (which may be a part of a character), the name of a special token.
+  std::string surface(int32_t id) const;
+  // The id of a piece or an added token by its exact name; -1: none.
+  int32_t find(std::string_view token) const;
 
  private:
   friend class StreamDecoder;

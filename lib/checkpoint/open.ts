@@ -6,6 +6,7 @@ import { lstat, stat } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 
 import { PolyLMError } from '../errors.js'
+import { permissionHint } from '../permission.js'
 import { readConfigWithWarnings } from './config.js'
 import { CheckpointFile, withFile } from './file.js'
 import { readGenerationConfig } from './generation-config.js'
@@ -79,9 +80,9 @@ async function checkDirectory(root: string, given: string): Promise<void> {
       {
         file: root,
         cause: e,
-        hint: /^[\w.-]+\/[\w.-]+$/.test(given)
+        hint: permissionHint(e, '--allow-fs-read', root) ?? (/^[\w.-]+\/[\w.-]+$/.test(given)
           ? 'a model is a directory on this machine; names of models on a hub are not downloaded'
-          : undefined,
+          : undefined),
       },
     )
   })

@@ -4,6 +4,7 @@ import type { GenerateOptions, GenerateResult, GenerateStream } from '../index.j
 import { addDecodingFlags, decodingOptions } from './decoding-flags.js'
 import { exitCodes, QuietFailure, UsageError } from './failure.js'
 import { generateMany } from './generate-many.js'
+import { logprobTable } from './logprobs.js'
 import { addModelFlags, loadOptions, splitModel, withModel } from './model-flags.js'
 import { addPromptFlags, promptFrom } from './prompt.js'
 import { note, paint, print, printable, printJson } from './terminal.js'
@@ -57,6 +58,7 @@ async function generate(command: Command): Promise<void> {
       : await printStream(await model.stream(prompt, options))
     if (json === true) await printJson(result.toJSON())
     else if (result.outputs.length > 1) await printOutputs(result)
+    else if (decoding.logprobs !== undefined) await print(`\n${logprobTable(result.outputs[0])}`)
     if (stats === true) note(statsLine(result, (decoding.temperature ?? 0) > 0))
     if (interrupt.pressed) throw new QuietFailure(exitCodes.interrupted)
   })
@@ -73,6 +75,7 @@ async function printOutputs(result: GenerateResult): Promise<void> {
   for (const [i, output] of result.outputs.entries()) {
     const score = output.score === undefined ? '' : ` score ${output.score.toFixed(4)}`
     await print(`${paint('dim', `--- ${i + 1} of ${result.outputs.length}${score}`)}\n${printable(output.text)}\n`)
+    await print(logprobTable(output))
   }
 }
 
