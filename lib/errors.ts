@@ -61,7 +61,8 @@ const fatalCodes: ReadonlySet<string> = new Set(['DEVICE', 'INTERNAL'])
  */
 export class PolyLMError extends Error {
   readonly code: ErrorCode
-  readonly hint: string | undefined
+  /** The next thing to try, where there is one. */
+  declare readonly hint?: string | undefined
   /** The same call may succeed later without any change. */
   readonly retryable: boolean
   /** The model is unusable and must be loaded again. */
@@ -72,7 +73,7 @@ export class PolyLMError extends Error {
     const { hint, cause, ...fields } = data
     super(message, cause === undefined ? undefined : { cause })
     this.code = code
-    this.hint = hint
+    if (hint !== undefined) this.hint = hint
     this.retryable = retryableCodes.has(code)
     this.fatal = fatalCodes.has(code)
     for (const [name, value] of Object.entries(fields)) if (!(name in this)) Object.assign(this, { [name]: value })
@@ -102,10 +103,12 @@ export class PolyLMError extends Error {
 // On the prototype, as in the errors of the language: it is no data.
 Object.defineProperty(PolyLMError.prototype, 'name', { value: 'PolyLMError', writable: true, configurable: true })
 
-// The first line of a stack is made when the error is; the code stands in it, as Node does with its own errors.
+// The code stands in the first line of the stack, as Node does with its own errors: in a clone it is all that is left
+// of it. That line is made when the stack is first read.
 function headStack(error: PolyLMError): void {
   Object.defineProperty(error, 'name', { value: `PolyLMError [${error.code}]`, configurable: true })
   Error.captureStackTrace(error, PolyLMError)
+  void error.stack
   Reflect.deleteProperty(error, 'name')
 }
 
