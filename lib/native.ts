@@ -245,9 +245,15 @@ export function loadNative<Extra = unknown>(): Native & Extra {
 
 type NodeGypBuild = typeof import('node-gyp-build').default
 
+// Does nothing: tools that trace files (Next.js) find the binary by this path; how it is required they cannot follow.
+function showTracers(): void {
+  try {
+    existsSync(path.join(packageRoot, 'prebuilds', `${os.platform()}-${os.arch()}`))
+  } catch { /* Node's permission model */ }
+}
+
 function open(): Native {
-  // Tools that trace files (Next.js) find the binary by this line: how it is required below they cannot follow.
-  existsSync(path.join(packageRoot, 'prebuilds', `${os.platform()}-${os.arch()}`))
+  showTracers()
   try {
     const require = createRequire(path.join(packageRoot, 'package.json'))
     const addon = (require('node-gyp-build') as NodeGypBuild)(packageRoot) as Partial<Native> | null
