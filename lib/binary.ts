@@ -3,7 +3,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { PolyLMError } from './errors.js'
-import { hasPermissionModel, isAddonDenied, isDenied } from './permission.js'
+import { deniedPath, hasPermissionModel, isAddonDenied, isDenied } from './permission.js'
 
 /** A folder that is searched for the addon. */
 export interface BinaryPlace {
@@ -66,9 +66,12 @@ function isBundled(root: string): boolean {
 }
 
 function hintFor(root: string, cause: unknown, places: readonly BinaryPlace[]): string {
-  if (hasPermissionModel() && (isAddonDenied(cause) || places.some(({ denied }) => denied))) {
-    return `Node's permission model is on: start it with --allow-addons and --allow-fs-read=${root} (or =*), and let it ` +
-      'read the model\'s directory too'
+  if (hasPermissionModel() && (isAddonDenied(cause) || isDenied(cause) || places.some(({ denied }) => denied))) {
+    // Finding the binary also asks which C library this is.
+    const other = deniedPath(cause)
+    const more = other === undefined || other.startsWith(root) ? '' : ` --allow-fs-read=${other}`
+    return `Node's permission model is on: start it with --allow-addons --allow-fs-read=${root}/*${more} (or ` +
+      '--allow-fs-read=*), and let it read the model\'s directory too'
   }
   if (isAddonDenied(cause)) return 'start Node without --no-addons (look into NODE_OPTIONS too)'
   if (isBundled(root)) {

@@ -9,6 +9,12 @@ const codeOf = (e: unknown): unknown => (typeof e === 'object' && e !== null ? (
 /** True for what Node throws where its permission model forbids a file. */
 export const isDenied = (e: unknown): boolean => codeOf(e) === 'ERR_ACCESS_DENIED'
 
+/** The path that Node's permission model forbade. */
+export function deniedPath(e: unknown): string | undefined {
+  const { resource } = isDenied(e) ? (e as { resource?: unknown }) : {}
+  return typeof resource === 'string' ? resource : undefined
+}
+
 /** True for what Node throws where addons may not be loaded. */
 export const isAddonDenied = (e: unknown): boolean => codeOf(e) === 'ERR_DLOPEN_DISABLED'
 
