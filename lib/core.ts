@@ -10,6 +10,7 @@ import { promptParts } from './prompt.js'
 import { startCall } from './call.js'
 import { generateResult, type GenerateResult } from './result.js'
 import { openStream, type GenerateStream } from './stream.js'
+import type { TokenTexts } from './tokenizer/token-texts.js'
 
 /** The model behind the public methods. */
 export interface Core {
@@ -22,6 +23,8 @@ export interface Core {
   readonly weightsFingerprint: string
   /** Stands before an empty context when scoring; undefined when the model names none. */
   readonly prefixToken: number | undefined
+  /** Texts of single tokens, when there is a tokenizer. */
+  readonly texts: TokenTexts | undefined
 }
 
 /** A checked generate call, ready to be submitted. */
@@ -109,15 +112,16 @@ export function generateRequest(parts: readonly NativePart[], checked: CheckedGe
   }
 }
 
-const resultOf = (checked: CheckedGenerate) => (native: Parameters<typeof generateResult>[0]): GenerateResult =>
-  generateResult(native, checked.stop, checked.given['logprobs'] !== undefined)
+const resultOf = ({ texts }: Core, checked: CheckedGenerate) =>
+  (native: Parameters<typeof generateResult>[0]): GenerateResult =>
+    generateResult(native, checked.stop, checked.given['logprobs'] !== undefined, texts)
 
 /** Runs a prepared generate call. It is submitted before this returns, but for long choices. */
 export async function runGenerate(core: Core, { checked, request }: PreparedGenerate): Promise<GenerateResult> {
   try {
     const ready = checked.longChoices === undefined ? request : await withChoices(core, request, checked)
     const call = startCall(core.engine, ready, checked)
-    return resultOf(checked)(await call.result)
+    return resultOf(core, checked)(await call.result)
   } catch (e) {
     throw withValue(e, checked.given)
   }
@@ -127,7 +131,7 @@ export async function runGenerate(core: Core, { checked, request }: PreparedGene
 export async function runStream(core: Core, { checked, request }: PreparedGenerate): Promise<GenerateStream> {
   try {
     const ready = checked.longChoices === undefined ? request : await withChoices(core, request, checked)
-    return await openStream(core.engine, ready, checked, resultOf(checked))
+    return await openStream(core.engine, ready, checked, resultOf(core, checked))
   } catch (e) {
     throw withValue(e, checked.given)
   }
@@ -135,9 +139,9 @@ export async function runStream(core: Core, { checked, request }: PreparedGenera
 
 /** An INVALID_OPTION of the core, which names the option alone, with the value that was given. */
 export function withValue(e: unknown, given: OptionBag): unknown {
-  if (!isPolyLMError(e, 'INVALID_OPTION') || Object.hasOwn(e, 'value') || typeof e['option'] !== 'string') return e
+  if (!isPolyLMError(e, 'INVALID_OPTION') || e.value !== undefined) return e
   return new PolyLMError('INVALID_OPTION', e.message, {
-    option: e['option'], value: given[e['option']], reason: e['reason'],
+    option: e.option, value: given[e.option], reason: e.reason,
     ...(e.hint === undefined ? {} : { hint: e.hint }),
   })
 }

@@ -93,7 +93,7 @@ async function build(source: Source, checked: CheckedLoad, stop: Stop): Promise<
     stop.signal.throwIfAborted()
     const maxTokens = await roomForKv(source.config, checked, contextSize, weights)
     report(checked, stop, { phase: 'prepare', loaded: read, total: read })
-    const router = new EventRouter()
+    const router = new EventRouter(tokenizer?.texts)
     owned = undefined
     const native = await fromCore(() => weights.start(
       tokenizer === null ? null : tokenizer.native,
@@ -237,6 +237,7 @@ function finish(
     contextSize,
     maxSequences: checked.maxSequences,
     weightsFingerprint: info.weightsFingerprint,
+    texts: tokenizer?.texts,
     prefixToken: prefixes.find(id => typeof id === 'number' && id < config.vocabSize) ?? stopTokenIds[0],
     prompts: {
       vocabSize: config.vocabSize,

@@ -6,7 +6,7 @@ import { startCall } from './call.js'
 import { Callbacks } from './callbacks.js'
 import { compensatedSum } from './compensated-sum.js'
 import { decodeIds, encodeTexts, type Core } from './core.js'
-import { readTokens, type TokenLogprob } from './events.js'
+import { unpackTokens, type TokenLogprob } from './events.js'
 import { readRules } from './generate-options.js'
 import { submitWhenRoom } from './generate-each.js'
 import { fromCore, type NativeRequest, type NativeResult } from './native.js'
@@ -15,6 +15,7 @@ import {
   readPriority, readProperty, readSalt, readSignal, show, type OptionBag,
 } from './option-reader.js'
 import { PolyLMError } from './errors.js'
+import { resultClass } from './plain.js'
 import {
   checkTextLength, invalidIds, invalidPrompt, promptIds, promptParts, tokenizerMissing, type PromptRules,
 } from './prompt.js'
@@ -69,6 +70,9 @@ export interface ScoreResult {
   readonly logprobs: readonly TokenLogprob[] | null
 }
 
+const Logits = resultClass<LogitsResult>('LogitsResult')
+const Likelihood = resultClass<LoglikelihoodResult>('LoglikelihoodResult')
+
 const promptNames = ['addSpecialTokens', 'parseSpecial', 'controlText'] as const
 const callNames = ['priority', 'cacheSalt', 'signal'] as const
 const logitsNames: ReadonlySet<string> = new Set([...promptNames, ...callNames, 'positions'])
@@ -93,7 +97,7 @@ export async function logits(core: Core, prompt: unknown, options: unknown): Pro
     batch: readPriority(bag) === 'batch',
     cacheSalt: readSalt(bag) ?? '',
   }, signal)
-  return { data: native.logits, rows: native.logitsRows, columns: core.prompts.vocabSize }
+  return new Logits({ data: native.logits, rows: native.logitsRows, columns: core.prompts.vocabSize })
 }
 
 function readPositions(bag: OptionBag): Float64Array {
@@ -142,11 +146,12 @@ export async function score(core: Core, prompt: unknown, options: unknown): Prom
   // Tokens become objects window by window, as they come: all at once would hold the event loop.
   const results = await mapLimited(count, most, signal, async (index, stop) => {
     const { from, scoreFrom, to } = windowAt(all.length, window, stride, index)
-    const { scored, greedy } = await submitWhenRoom(() => run(core, {
+    const { scored } = await submitWhenRoom(() => run(core, {
       kind: 1, prompt: [{ ids: all.slice(from, to), control: false }], scoreFrom: scoreFrom - from, scoreTop: top ?? 0,
       batch, cacheSalt,
     }, stop), stop)
-    return unpackScored(scored, greedy.length).map((token, i) => withRange(token, ranges, scoreFrom + i - shift))
+    return unpackTokens(scored, top === undefined ? undefined : core.texts)
+      .map((token, i) => withRange(token, ranges, scoreFrom + i - shift))
   })
   const tokens = results.flat()
   const logprob = compensatedSum(tokens.map(token => token.logprob))
@@ -223,12 +228,6 @@ function windowAt(length: number, window: number, stride: number, index: number)
   const scoreFrom = index === 0 ? 1 : 1 + window + (index - 1) * stride
   const to = Math.min(length, index === 0 ? 1 + window : scoreFrom + stride)
   return { from: Math.max(0, to - window - 1), scoreFrom, to }
-}
-
-function unpackScored(numbers: Float64Array, count: number): TokenLogprob[] {
-  const tokens: TokenLogprob[] = []
-  readTokens(numbers, 0, count, tokens)
-  return tokens
 }
 
 function withRange(token: TokenLogprob, ranges: Uint32Array | undefined, index: number): TokenLogprob {
@@ -383,15 +382,15 @@ async function idsOf(core: Core, prompt: unknown, atStart: boolean, rules: Promp
 }
 
 function toPairResult(native: Pick<NativeResult, 'scored' | 'greedy'>, pair: Pair): LoglikelihoodResult {
-  const scored = unpackScored(native.scored, native.greedy.length)
+  const scored = unpackTokens(native.scored, undefined)
   const tokenLogprobs = Float32Array.from(scored, token => token.logprob)
-  return {
+  return new Likelihood({
     logprob: compensatedSum(tokenLogprobs),
     isGreedy: native.greedy.every(flag => flag === 1),
     tokens: Int32Array.from(scored, token => token.id),
     tokenLogprobs,
     continuationBytes: pair.bytes,
-  }
+  })
 }
 
 // Runs `work` for 0 to count - 1, `most` at a time, results in order. The first failure ends the others.

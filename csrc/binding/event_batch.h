@@ -34,6 +34,7 @@ class EventPacker {
     Positions* positions;
     size_t before;
   };
+  bool says_nothing(const Event& event) const;
 
   std::unordered_map<uint64_t, std::vector<Positions>> tracked_;
   std::vector<Grown> grown_;  // by the events of this delivery

@@ -183,9 +183,10 @@ void check_fits_memory(const Work& work, const IntakeLimits& limits) {
                                    std::to_string(limits.max_sequences));
   }
   if (work.demand.blocks <= limits.kv_blocks) return;
+  const bool many = work.demand.rows > 1;
   const std::string suggestions =
-      work.demand.rows > 1 ? "shorten the prompt, lower maxTokens, numBeams or n, or raise kvMemory"
-                           : "shorten the prompt, lower maxTokens, or raise kvMemory";
+      many ? "shorten the prompt, lower maxTokens, numBeams or n, or raise kvMemory"
+           : "shorten the prompt, lower maxTokens, or raise kvMemory";
   fail(Code::kInsufficientMemory,
        "the request may need " + std::to_string(work.demand.blocks * limits.block_tokens) +
            " tokens of KV cache, the model has " +
@@ -193,7 +194,9 @@ void check_fits_memory(const Work& work, const IntakeLimits& limits) {
        suggestions,
        {{"required", checked_mul(work.demand.blocks, limits.block_bytes)},
         {"available", checked_mul(limits.kv_blocks, limits.block_bytes)},
-        {"suggestions", suggestions}});
+        // One a line; the binding's other side makes a list of them.
+        {"suggestions", std::string("a shorter prompt\na lower maxTokens\n") +
+                            (many ? "a lower numBeams or n\n" : "") + "a larger kvMemory"}});
 }
 
 }  // namespace

@@ -143,7 +143,7 @@ void to_bf16(const Lines& lines, int64_t count, const Placement& p, Staging* s) 
        "tensor " + quoted(p.tensor->name) + " has a value at [" +
            std::to_string(lines.along_n ? line : element) + ", " +
            std::to_string(lines.along_n ? element : line) + "] (output, input) that is not finite",
-       "the checkpoint is damaged, or its numbers do not fit bfloat16");
+       "the checkpoint is damaged, or its numbers do not fit bfloat16", place_fields(p));
 }
 
 // Two hashes of 32 bits, each the sum over the piece of key_n(n) * key_k(k) * value modulo 2^32:
@@ -271,8 +271,10 @@ void WeightStream::read(std::vector<StreamItem>& items, Ops& ops) {
   for (size_t i = 0; i < items.size(); ++i) {
     const Lines lines(items[i].place);
     if (checked_mul(lines.span(1), items[i].place.element_bytes) > kLineBytesMax) {
-      fail(Code::kStorageMismatch, "tensor " + quoted(items[i].place.tensor->name) +
-                                       " has strides that no checkpoint writer uses");
+      fail(Code::kStorageMismatch,
+           "tensor " + quoted(items[i].place.tensor->name) +
+               " has strides that no checkpoint writer uses",
+           "", place_fields(items[i].place));
     }
     for (int64_t j = 0; j < lines.length; ++j) {
       const Key key = lines.along_n ? key_k(j) : key_n(j);
@@ -318,9 +320,8 @@ void WeightStream::read(std::vector<StreamItem>& items, Ops& ops) {
   for (size_t i = 0; i < items.size(); ++i) {
     if (!items[i].has_crc || crcs[i] == items[i].crc32) continue;
     fail(Code::kZipCrc, "the bytes of tensor " + quoted(items[i].place.tensor->name) + " in " +
-                            quoted_path(items[i].place.file->path()) +
-                            " do not match their checksum",
-         "the file is damaged; download it again");
+                            quoted_path(items[i].place.file->path()) + " do not match their checksum",
+         "the file is damaged; download it again", place_fields(items[i].place));
   }
 }
 
@@ -340,7 +341,8 @@ void WeightStream::verify(const std::vector<StorageInfo>& storages,
     if (crc != storage.crc32) {
       fail(Code::kZipCrc, "a tensor storage at byte " + std::to_string(storage.offset_bytes) +
                               " of " + quoted_path(file.path()) + " does not match its checksum",
-           "the file is damaged; download it again");
+           "the file is damaged; download it again",
+           {{"file", file.path()}, {"offset", storage.offset_bytes}});
     }
   });
 }

@@ -119,10 +119,32 @@ std::string_view Tokenizer::piece(int32_t id) const {
   return token == nullptr ? std::string_view() : std::string_view(token->content);
 }
 
-int32_t Tokenizer::token_id(std::string_view token) const {
+std::string Tokenizer::surface(int32_t id) const {
+  const std::string_view name = piece(id);
+  const Vocabulary& vocabulary = model_.vocabulary();
+  if (is_special(id) || !vocabulary.contains(id)) return std::string(name);
+  if (vocabulary.type(id) == PieceType::kByte) {
+    return std::string(1, static_cast<char>(vocabulary.byte_of(id)));
+  }
+  std::string text;
+  for (size_t at = 0; at < name.size();) {
+    const size_t mark = std::min(name.find(kSpaceMark, at), name.size());
+    text.append(name.substr(at, mark - at));
+    if (mark < name.size()) text += ' ';
+    at = mark + kSpaceMark.size();
+  }
+  return text;
+}
+
+int32_t Tokenizer::find(std::string_view token) const {
   if (const AddedToken* added = added_.find(token)) return added->id;
   const int32_t id = model_.vocabulary().find(token);
-  return id == PieceTrie::kNone ? model_.vocabulary().unk_id() : id;
+  return id == PieceTrie::kNone ? -1 : id;
+}
+
+int32_t Tokenizer::token_id(std::string_view token) const {
+  const int32_t id = find(token);
+  return id < 0 ? model_.vocabulary().unk_id() : id;
 }
 
 // Without legacy, space marks of the text become spaces and one mark is put before it.

@@ -66,6 +66,11 @@ class Tokenizer {
   // has at least. Where that is not bounded (white space that is removed, runs of unknown
   // characters, a character map) 64 or the longest piece, as if it were.
   int64_t bytes_per_token() const { return bytes_per_token_; }
+  // What the token alone stands for: its piece with spaces for space marks, the one byte of a byte
+  // piece (which may be a part of a character), the name of a special token.
+  std::string surface(int32_t id) const;
+  // The id of a piece or an added token by its exact name; -1: none.
+  int32_t find(std::string_view token) const;
 
  private:
   friend class StreamDecoder;

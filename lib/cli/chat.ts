@@ -7,7 +7,7 @@ import { oneLine } from '../checkpoint/text.js'
 import { isPolyLMError } from '../index.js'
 import type { GenerateOptions, Model, Session } from '../index.js'
 import { addDecodingFlags, decodingOptions } from './decoding-flags.js'
-import { describeFailure, exitCodes, QuietFailure } from './failure.js'
+import { describeFailure, exitCodes, QuietFailure, UsageError } from './failure.js'
 import { addModelFlags, loadOptions, splitModel, withModel } from './model-flags.js'
 import { addPromptFlags, templateOf } from './prompt.js'
 import { printStream } from './generate.js'
@@ -47,6 +47,9 @@ export function chatCommand(): Command {
 async function chat(command: Command): Promise<void> {
   const { dir } = splitModel(command, 0)
   const options = decodingOptions(command)
+  if (options.logprobs !== undefined) {
+    throw new UsageError('--logprobs: a chat shows text alone', 'use polylm generate --template assistant --logprobs')
+  }
   await withModel(dir, loadOptions(command), async (model, interrupt) => {
     interrupt.release()                                   // from here on Ctrl-C belongs to the conversation
     await new Conversation(model, options, command).run()

@@ -141,7 +141,7 @@ export const decodingFlags: Readonly<Record<string, readonly Row[]>> = {
   'Output of scores and text:': [
     {
       option: 'logprobs', value: '[n]', preset: '0',
-      help: 'log-probabilities, with n alternatives; shown by --json and --output',
+      help: 'log-probabilities, with n alternatives: a table after the text, with --json and --input in the result',
     },
     {
       option: 'logprobsOf', value: 'which', choices: ['model', 'processed'],

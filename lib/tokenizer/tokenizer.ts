@@ -2,13 +2,15 @@
 // users give; the work is the core's. Not here: reading files (load.ts).
 
 import { PolyLMError } from '../errors.js'
-import { inCore } from '../native.js'
+import { inCore, loadNative } from '../native.js'
 import {
   invalidOption, maxManyIds, readBag, readBoolean, readChoice, readIds, readSignal, show,
 } from '../option-reader.js'
 import type { Compat } from '../options.js'
+import { resultClass } from '../plain.js'
 import { loadTokenizerFiles, type LoadedFiles, type SpecialToken } from './load.js'
 import type { NativeStreamDecoder, NativeTokenizer } from './native-tokenizer.js'
+import { TokenTexts } from './token-texts.js'
 
 export type { SpecialToken } from './load.js'
 
@@ -128,10 +130,21 @@ export interface Tokenizer {
   count(text: string, options?: EncodeOptions): number
   /** A decoder for ids that come one by one. */
   createStreamDecoder(options?: StreamDecoderOptions): StreamDecoder
+  /**
+   * Name of an id in the vocabulary, as `convert_ids_to_tokens`: `'\u2581Paris'`, `'<0xE4>'`, `'</s>'`; '' for an id
+   * without a token. It is not its text: log-probabilities carry that.
+   *
+   * @throws PolyLMError INVALID_PROMPT for an id out of range
+   */
+  idToPiece(id: number): string
+  /** The id with exactly this name, special and added tokens included; undefined when there is none. */
+  pieceToId(piece: string): number | undefined
   /** Ids are below this. */
   readonly vocabSize: number
   readonly specialTokens: SpecialTokens
 }
+
+const Offsets = resultClass<Encoding>('Encoding')
 
 const encodeNames = new Set(['addSpecialTokens', 'parseSpecial'])
 const decodeNames = new Set(['skipSpecialTokens'])
@@ -145,11 +158,14 @@ export class LoadedTokenizer implements Tokenizer {
   readonly native: NativeTokenizer
   /** What is odd about its files. */
   readonly warnings: readonly string[]
+  /** Texts of single tokens. */
+  readonly texts: TokenTexts
   readonly #added: ReadonlyMap<string, number>
 
   constructor(files: LoadedFiles) {
     this.native = files.native
     this.warnings = files.warnings
+    this.texts = new TokenTexts(files.native)
     this.#added = new Map(files.added.map(token => [token.content, token.id]))
     this.specialTokens = {
       bos: files.roles.get('bos') ?? null,
@@ -171,7 +187,7 @@ export class LoadedTokenizer implements Tokenizer {
 
   encodeWithOffsets(text: string, options?: EncodeOptions): Encoding {
     const { add, parse } = encodeRules(text, options, 'encodeWithOffsets')
-    return inCore(() => this.native.encodeWithOffsets(text, add, parse))
+    return new Offsets(inCore(() => this.native.encodeWithOffsets(text, add, parse)))
   }
 
   count(text: string, options?: EncodeOptions): number {
@@ -191,6 +207,17 @@ export class LoadedTokenizer implements Tokenizer {
     const prompt = bag['prompt'] === undefined ? new Int32Array(0) : this.#ids(bag['prompt'])
     const native = inCore(() => this.native.createStreamDecoder(skip, prompt))
     return new CheckedStreamDecoder(native, this.native.idLimit)
+  }
+
+  idToPiece(id: number): string {
+    readIds([id], this.native.idLimit, invalidIds)
+    return inCore(() => this.native.piece(id))
+  }
+
+  pieceToId(piece: string): number | undefined {
+    if (typeof piece !== 'string') throw invalidText('piece', piece)
+    const id = inCore(() => this.native.find(piece))
+    return id < 0 ? undefined : id
   }
 
   /** Id of an added or special token by its text. */
@@ -236,14 +263,14 @@ function invalidIds(reason: string): PolyLMError {
   })
 }
 
+function invalidText(what: string, value: unknown): PolyLMError {
+  return new PolyLMError('INVALID_PROMPT', `the ${what} is ${show(value)}, expected a string`, { reason: 'type' })
+}
+
 function encodeRules(
   text: unknown, options: EncodeOptions | undefined, what: string,
 ): { add: boolean; parse: boolean } {
-  if (typeof text !== 'string') {
-    throw new PolyLMError('INVALID_PROMPT', `the text is ${show(text)}, expected a string`, {
-      reason: 'type',
-    })
-  }
+  if (typeof text !== 'string') throw invalidText('text', text)
   if (text.length > maxTextUnits) {
     throw new PolyLMError(
       'LIMIT',
@@ -272,6 +299,7 @@ export const Tokenizer = {
     const bag = readBag(options, loadNames, 'Tokenizer.load')
     const signal = readSignal(bag)
     signal?.throwIfAborted()
+    loadNative()                          // before the files: a program without the binary learns that first
     const files = await loadTokenizerFiles(dir, {
       compat: readChoice<Compat>(bag, 'compat', ['hf-4.55', 'hf-4.31']) ?? 'hf-4.55',
       legacy: readBoolean(bag, 'legacy'),

@@ -43,6 +43,24 @@ test('--json prints the whole result; --stats go to standard error', async () =>
   expect(stderr).toMatch(/tokens\/s/)
 })
 
+test('--logprobs prints a table of tokens after the text, of each output', async () => {
+  const flags = ['--max-tokens', '4', '--logprobs', '2']
+  const { status, stdout } = await polylm(['generate', '--demo', example, ...flags])
+  expect(status).toBe(0)
+  const [, text, , head, ...rows] = stdout.split('\n')
+  expect(text).toMatch(/^北京是中$/)
+  expect(head).toMatch(/^id +logprob +probability +token +alternatives$/)
+  expect(rows.slice(0, -1)).toHaveLength(4)
+  expect(rows[0]).toMatch(/^\d+ +-\d\.\d{4} +100 % +"\\u000a" +".+" \S+ %$/)
+  const several = await polylm(['generate', '--demo', example, '--num-beams', '3', '--n', '2', ...flags.slice(0, 3)])
+  expect(several.stdout.match(/^id +logprob +probability +token$/gm)).toHaveLength(2)
+})
+
+test('--logprobs has no place in a chat', async () => {
+  const { status, stderr } = await polylm(['chat', '--demo', '--logprobs', '1'])
+  expect([status, stderr]).toEqual([2, expect.stringContaining('generate --template assistant --logprobs') as string])
+})
+
 test('sampling repeats with its seed and shows several outputs', async () => {
   const flags = ['--temperature', '1.5', '--n', '2', '--max-tokens', '12', '--seed']
   const run = async (seed: string): Promise<string> => (await polylm(['generate', '--demo', 'The capital', ...flags, seed])).stdout
