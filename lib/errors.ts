@@ -98,8 +98,8 @@ export class PolyLMError extends Error {
     const { code, hint, retryable, fatal, ...fields } = this as PolyLMError & { cause?: unknown }
     const data = Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, jsonSafe(value)]))
     return {
-      name: 'PolyLMError', code, message: this.message, ...(hint === undefined ? {} : { hint }), retryable, fatal, ...data,
-      ...(this.cause === undefined ? {} : { cause: jsonSafe(this.cause) }),
+      name: 'PolyLMError', code, message: this.message, ...(hint === undefined ? {} : { hint }), retryable, fatal,
+      ...data, ...(this.cause === undefined ? {} : { cause: jsonSafe(this.cause) }),
     }
   }
 }
@@ -123,7 +123,9 @@ function headStack(error: PolyLMError): void {
  *
  * @example if (isPolyLMError(e, 'QUEUE_FULL')) await delay(e.retryAfterMs)
  */
-export function isPolyLMError<C extends ErrorCode = ErrorCode>(e: unknown, ...codes: readonly C[]): e is PolyLMErrorOf<C> {
+export function isPolyLMError<C extends ErrorCode = ErrorCode>(
+  e: unknown, ...codes: readonly C[]
+): e is PolyLMErrorOf<C> {
   try {
     if (typeof e !== 'object' || e === null) return false
     const { name, code, message } = e as { name?: unknown; code?: unknown; message?: unknown }
