@@ -126,7 +126,8 @@ test('what made place for others is what it is alone', async () => {
   const before = demo.stats().counters.steps
   const crowd = Promise.all(Array.from({ length: 60 }, (_, i) => demo.generate(prompt(i), { ...exact(48), priority: 'batch' })))
   const both = Promise.all([
-    demo.generate(prompt(1), { ...options, n: 3, priority: 'batch' }), demo.generate(prompt(2), { ...exact(48), numBeams: 4, priority: 'batch' }),
+    demo.generate(prompt(1), { ...options, n: 3, priority: 'batch' }),
+    demo.generate(prompt(2), { ...exact(48), numBeams: 4, priority: 'batch' }),
   ])
   await Promise.all(Array.from({ length: 100 }, (_, i) => demo.generate(prompt(i), { ...exact(1 + i % 30), cacheSalt: String(i % 9) })))
   await crowd
