@@ -238,6 +238,8 @@ class Conversation implements Session {
       const stop = linkedController(own, this.#end.signal)
       try {
         return await work(stop.signal)
+      } catch (e) {
+        throw isPolyLMError(e, 'CONTEXT_OVERFLOW') ? overflowOf(e, this.#settings.onOverflow) : e
       } finally {
         stop.release()
       }
@@ -468,6 +470,14 @@ function textOfMessage(message: unknown): string {
   if (typeof message === 'string') return message
   throw invalidPrompt('type', `the message is ${show(message)}: a message of a conversation is text; token ids need ` +
     "template 'none'")
+}
+
+// The engine's hint names an option that sessions do not take.
+function overflowOf(e: PolyLMError, onOverflow: Settings['onOverflow']): PolyLMError {
+  const { promptTokens, maxTokens, contextSize } = e
+  const drop = onOverflow === 'error' ? ", or create the session with onOverflow: 'dropOldestTurns'" : ''
+  const hint = `shorten the message, lower maxTokens, rewind${drop}`
+  return new PolyLMError('CONTEXT_OVERFLOW', e.message, { promptTokens, maxTokens, contextSize, hint, cause: e })
 }
 
 const readOverflow = (bag: OptionBag): Settings['onOverflow'] | undefined => readChoice(bag, 'onOverflow', overflows)
