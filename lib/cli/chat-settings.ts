@@ -19,7 +19,7 @@ export function refuseOptions(options: GenerateOptions): void {
   if (options.n === 1) return refuseOptions({ ...options, n: undefined })
   for (const [name, reason] of Object.entries(elsewhere)) {
     if (options[name as keyof GenerateOptions] === undefined) continue
-    throw new UsageError(`--${kebab(name)}: ${reason}`, 'use polylm generate --template assistant')
+    throw new UsageError(`--${kebab(name)}: ${reason}`, `use polylm generate --template assistant --${kebab(name)}`)
   }
   if (options.onOverflow === 'truncateLeft') {
     throw new UsageError('--on-overflow truncateLeft: a conversation forgets whole turns instead of half of one',
