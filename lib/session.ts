@@ -21,7 +21,7 @@ import {
 import type { GenerateOutput, GenerateResult } from './result.js'
 import { checkPath, encodeSession, readSession, writeWhole } from './session-file.js'
 import {
-  entryOf, joinedEntries, messagesOf, partsOf, textLengthOf, turnsOf, withoutOldest, withoutTokens, withoutTurns,
+  answerParts, entryOf, joinedEntries, messagesOf, partsOf, textLengthOf, turnsOf, withoutOldest, withoutTokens, withoutTurns,
   type Entry, type State,
 } from './session-state.js'
 import type {
@@ -490,12 +490,4 @@ function readSystem(value: unknown, template: Template): readonly Message[] {
   if (typeof template === 'function') return [{ role: 'system', content: value }]
   throw invalidOption('system', value, `the template '${template}' has no place for a system message`,
     'put the instruction into the first message, or use a template function')
-}
-
-// The answer as it goes on: its tokens without the stop token; as text when a stop string cut it.
-function answerParts(output: GenerateOutput | undefined): NativePart[] {
-  if (output === undefined) return []
-  if (typeof output.stoppedBy === 'string') return [{ text: output.text, parseSpecial: false }]
-  const ids = typeof output.stoppedBy === 'number' ? output.tokens.slice(0, -1) : output.tokens
-  return ids.length === 0 ? [] : [{ ids, control: false }]
 }
