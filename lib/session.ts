@@ -21,7 +21,8 @@ import {
 import type { GenerateOutput, GenerateResult } from './result.js'
 import { checkPath, encodeSession, readSession, writeWhole } from './session-file.js'
 import {
-  answerParts, entryOf, joinedEntries, messagesOf, partsOf, textLengthOf, turnsOf, withoutOldest, withoutTokens, withoutTurns,
+  answerParts, entryOf, joinedEntries, messagesOf, partsOf, textLengthOf, turnsOf, withoutOldest, withoutTokens,
+  withoutTurns,
   type Entry, type State,
 } from './session-state.js'
 import type {
