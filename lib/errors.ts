@@ -81,7 +81,7 @@ export class PolyLMError extends Error {
     this.code = code
     if (hint !== undefined) this.hint = printableLines(hint)
     this.retryable = retryableCodes.has(code)
-    this.fatal = fatal ?? fatalCodes.has(code)
+    this.fatal = typeof fatal === 'boolean' ? fatal : fatalCodes.has(code)
     for (const [name, value] of Object.entries(fields)) if (!(name in this)) Object.assign(this, { [name]: value })
     Object.defineProperty(this, brand, { value: true })
     headStack(this)

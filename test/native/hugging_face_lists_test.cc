@@ -203,11 +203,11 @@ TEST(bias_lists_are_checked_whole) {
 
 TEST(stop_matcher_with_a_thousand_strings) {
   std::vector<std::string> stops;
-  for (int i = 0; i < 1000; ++i) stops.push_back("<" + std::to_string(i) + ">");
+  for (int i = 0; i < 1000; ++i) stops.push_back(std::string("<") + std::to_string(i) + ">");
   StopMatcher matcher(stops);
   std::string text;
   for (int i = 0; i < 1000; ++i) {
-    EXPECT_EQ(matcher.push("<" + std::to_string(i) + ".", &text), -1);
+    EXPECT_EQ(matcher.push(std::string("<") + std::to_string(i) + ".", &text), -1);
   }
   EXPECT_EQ(matcher.push("<<99<998>", &text), 998);
   EXPECT_EQ(text.substr(text.size() - 4), std::string("<<99"));

@@ -28,7 +28,7 @@ const declared: ReadonlyMap<string, Fields> = (() => {
     .map(code => [code.name, new Map(checker.getTypeOfSymbol(code).getProperties().map(fieldOf))]))
 })()
 
-const common = new Set(['hint', 'cause'])
+const common = new Set(['hint', 'cause', 'fatal'])
 
 // `unknown` without null and undefined.
 const isAnything = (type: string): boolean => type === '{}'
