@@ -99,7 +99,7 @@ describe('calls', () => {
 
   test('waiting longer than queueTimeoutMs', async () => {
     const running = Array.from({ length: 4 }, () => tiny.generate({ tokens }, busy))
-    expect(await failure(tiny.generate({ tokens }, { maxTokens: 1, queueTimeoutMs: 1 }))).toMatchObject({
+    expect(await failure(tiny.generate({ tokens }, { ...busy, queueTimeoutMs: 1 }))).toMatchObject({
       code: 'QUEUE_TIMEOUT', retryable: true })
     await Promise.all(running)
   })

@@ -262,7 +262,7 @@ describe('generateEach', () => {
       for await (const _ of demo.generateEach(inputs, options)) { /* all of them */ }
     }
     expect((await failure(drain(['x'], { topK: -1 }))).code).toBe('INVALID_OPTION')
-    expect((await failure(drain(5 as unknown as string[]))).message).toContain('Iterable')
+    expect((await failure(drain(5 as unknown as string[]))).message).toContain('an iterable or async iterable')
     function * broken(): Generator<string> {
       yield 'x'
       throw new RangeError('input')
