@@ -28,8 +28,8 @@ export const demoPrompts = [
 
 /** The banner, within the width of a terminal. */
 export function banner(dir: string, { parameters, contextSize, dtype, device }: Model['info'], columns = 80): string {
-  const kind = [device.kind, device.isa].filter(part => part !== undefined).join(', ')
-  const about = `${inWords(parameters)} parameters, ${count(contextSize)} tokens of context, ${dtype} on ${device.name} (${kind})`
+  const where = `${device.name}, ${device.kind}${device.isa === undefined ? '' : ` (${device.isa})`}`
+  const about = `${inWords(parameters)} parameters, ${count(contextSize)} tokens of context, ${dtype} on ${where}`
   const name = printable(modelName(dir), process.stderr)
   const lines = [`${paint('bold', name, process.stderr)}`, wrap(about, columns)]
   if (dir === demoModel) lines.push(demoText(columns))

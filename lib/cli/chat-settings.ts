@@ -19,7 +19,8 @@ export function refuseOptions(options: GenerateOptions): void {
   if (options.n === 1) return refuseOptions({ ...options, n: undefined })
   for (const [name, reason] of Object.entries(elsewhere)) {
     if (options[name as keyof GenerateOptions] === undefined) continue
-    throw new UsageError(`--${kebab(name)}: ${reason}`, 'use polylm generate --template assistant')
+    throw new UsageError(`--${kebab(name)} ${shown(options[name as keyof GenerateOptions])}: ${reason}`,
+      'use polylm generate --template assistant')
   }
   if (options.onOverflow === 'truncateLeft') {
     throw new UsageError('--on-overflow truncateLeft: a conversation forgets whole turns instead of half of one',
@@ -86,7 +87,7 @@ function flagNamed(given: string): [string, Option] {
   const option = flags.get(name)
   if (option !== undefined) return [name, option]
   const attribute = given.replace(/-./g, two => two.slice(1).toUpperCase())
-  const reason = elsewhere[attribute] ?? (attribute === 'onOverflow' ? 'it is given when polylm starts' : undefined)
+  const reason = (Object.hasOwn(elsewhere, attribute) ? elsewhere[attribute] : undefined) ?? (attribute === 'onOverflow' ? 'it is given when polylm starts' : undefined)
   const meant = settingNames.find(known => known.startsWith(name)) ?? nearest(given, new Set(flags.keys()))
   throw new PolyLMError('INVALID_OPTION', reason === undefined
     ? `${quote(given)} is not a decoding option${meant === undefined ? '' : `; did you mean ${meant}?`}`

@@ -136,7 +136,10 @@ export class Talk {
 
   async #load(file: string): Promise<void> {
     const { onOverflow } = this.#options
-    await this.#replace(await this.#model.restoreSession(file, { onOverflow }))
+    await this.#replace(await this.#model.restoreSession(file, { onOverflow }).catch((e: unknown) => {
+      if (!isPolyLMError(e, 'FILE_NOT_FOUND', 'FILE_IO') || e.hint !== undefined) throw e
+      throw new PolyLMError(e.code, e.message, { file, hint: 'give a file that /save wrote', cause: e })
+    }))
     note(`${this.#session.history.length} messages from ${printable(file, process.stderr)}${this.#meter()}`)
   }
 
@@ -174,7 +177,7 @@ export class Talk {
    */
   async #fit(session: Session, message: string, options: GenerateOptions): Promise<Answer> {
     const { contextSize } = this.#model.info
-    const room = Math.max(1, Math.min(256, Math.floor(contextSize / 4)))
+    const room = Math.max(1, options.minTokens ?? 0, Math.min(256, Math.floor(contextSize / 4)))
     const mayDrop = this.#options.onOverflow === 'dropOldestTurns'
     if (options.maxTokens !== undefined || !mayDrop) return await this.#dropping(session, message, options)
     try {
@@ -288,7 +291,7 @@ async function begins(file: string, start: string): Promise<boolean> {
 
 const waysToType = [
   ['line\\', 'a backslash at the end continues a message'],
-  ['"""', 'begins and ends a message of several lines; pasted lines stay together'],
+  ['"""', 'begins and ends several lines; pasted ones stay together'],
   ['//text', 'a message that begins with /'],
   ['Ctrl-C', 'stops an answer, clears a line, twice: leaves'],
 ] as const
@@ -297,7 +300,7 @@ const waysToType = [
 export function helpText(columns = 80): string {
   const rows = [...chatCommands.map(([name, takes, text]) => [`${name} ${takes}`.trim(), text] as const), ...waysToType]
   const width = Math.max(...rows.map(([name]) => name.length)) + 2
-  const isNarrow = columns < 2 * width + 40
+  const isNarrow = rows.some(([, text]) => width + text.length >= columns)
   return rows.map(([name, text]) => (isNarrow ? `${name}\n${wrap(text, columns, 4)}` : name.padEnd(width) + text)).join('\n')
 }
 
