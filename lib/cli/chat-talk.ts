@@ -80,9 +80,9 @@ export class Talk {
     await this.#orShow(() => this.#answer(this.#session, message))
   }
 
-  #newSession(history: readonly Message[] = []): Session {
+  #newSession(): Session {
     const { template, system, onOverflow } = this.#options
-    return this.#model.createSession({ template, onOverflow, history, ...(system === undefined ? {} : { system }) })
+    return this.#model.createSession({ template, onOverflow, ...(system === undefined ? {} : { system }) })
   }
 
   async #command({ name, argument }: ChatCommand): Promise<'go on' | 'leave'> {
@@ -199,9 +199,16 @@ export class Talk {
         const second = current.history.findIndex(({ role }, i) => i > 0 && role === 'user')
         const canDrop = this.#options.onOverflow === 'dropOldestTurns' && this.#isText() && current.history.length > 0
         if (!canDrop || !isPolyLMError(e, 'CONTEXT_OVERFLOW')) throw e
-        current = this.#newSession(second < 0 ? [] : current.history.slice(second))
+        current = await this.#textSession(second < 0 ? [] : current.history.slice(second))
       }
     }
+  }
+
+  // Each message keeps its own tokens: joined, the end of one and the start of the next would be encoded differently.
+  async #textSession(history: readonly Message[]): Promise<Session> {
+    const session = this.#newSession()
+    for (const message of history) await session.append({ messages: [message] })
+    return session
   }
 
   #isText(): boolean {

@@ -49,7 +49,7 @@ describe('commands from a pipe', () => {
   })
 
   test.each([
-    ['/save', 2, '/save needs a file'], ['/undoo', 2, 'did you mean /undo?'], ['/set temperature x', 2, 'INVALID_OPTION'],
+    ['/save', 2, '/save needs a file'], ['/set temperature x', 2, 'INVALID_OPTION'],
     ['/retry', 2, 'nothing to retry'], ['/load /none/x', 1, 'FILE_NOT_FOUND'], [`/load ${folder}`, 1, 'FILE_IO'],
     [`/save ${folder}`, 1, 'is a directory'], [`/save ${folder}/none/x`, 1, 'its folder does not exist'],
     [`/save ${program}`, 1, 'is not a saved conversation'], ['/save /dev/null', 1, 'is not a saved conversation'],
@@ -92,7 +92,8 @@ describe('messages from a pipe', () => {
     const { status, stdout, stderr } = await talk(['--template', template], input)
     expect(status).toBe(0)
     expect(stderr).toMatch(/^the context of 256 tokens was full: the oldest (turn was|\d turns were) forgotten$/m)
-    expect([stdout.split('\n')[0]?.includes('Rom'), stdout.match(/Rom/g)?.length]).toEqual([template !== 'none', 12])
+    if (template !== 'none') expect(stdout.match(/^Rom/gm)).toHaveLength(12)    // the demo cannot do that many as one text
+    expect(stdout.split('\n').length).toBeGreaterThan(12)
   })
 
   test('unless that is not wanted; a message alone may be too long', async () => {
@@ -152,7 +153,7 @@ async function person(steps: readonly Step[], args: readonly string[] = [], stdo
   return { shown: plain(all), status }
 }
 
-const onTerminal = hasScript ? test : test.skip
+const onTerminal = hasScript ? test : xtest
 const paste = (text: string): string => `\x1b[200~${text.replaceAll('\n', '\r')}\x1b[201~`
 
 describe('a person at a terminal', () => {
@@ -171,7 +172,8 @@ describe('a person at a terminal', () => {
     const history = path.join(folder, 'polylm', 'history')
     expect(readFileSync(history, 'utf8').split('\n').slice(0, 2)).toEqual([JSON.stringify(`${first}\n${second}`), '"/undoo"'])
     expect(statSync(history).mode & 0o777).toBe(0o600)
-    const later = await person([['> ', '\x1b[A\x1b[A'], ['/load', '\x03'], ['> ', '\x03'], ['Ctrl-C again', '\x03']])
+    const later = await person([['> ', '\x1b[A\x1b[A'], ['/load', '\x03'], ['> ', `${paste('ab\ncd')}\x1b[D\x1b[A\x1b[AX`],
+      ['cdX', '\x03'], ['> ', '\x03'], ['Ctrl-C again', '\x03']])
     expect([later.status, later.shown]).toEqual([0, expect.stringContaining('/load /none/x')])
   })
 

@@ -5,7 +5,7 @@ import { homedir, tmpdir } from 'node:os'
 import path from 'node:path'
 import { banner, demoPrompts, inWords, modelName } from '../../lib/cli/chat-banner.js'
 import { chatCommands, complete, isCommand, readCommand } from '../../lib/cli/chat-commands.js'
-import { enter, isOpen, Keys, LineJoiner, messageOf } from '../../lib/cli/chat-draft.js'
+import { enter, isOpen, Keys, lineAway, LineJoiner, messageOf } from '../../lib/cli/chat-draft.js'
 import type { Action } from '../../lib/cli/chat-draft.js'
 import { History, historyFile, maxEntries } from '../../lib/cli/chat-history.js'
 import { refuseOptions, Settings, settingNames, settingValues } from '../../lib/cli/chat-settings.js'
@@ -36,6 +36,14 @@ describe('messages of several lines', () => {
     ['"""open', '"""open'], ['a\n"""', 'a\n"""'], ['"""\n/undo\n"""', '/undo'],
   ])('%j says %j', (text, message) => {
     expect(messageOf(text)).toBe(message)
+  })
+
+  test('up and down go through the lines', () => {
+    const moves = (text: string): Array<[number | undefined, number | undefined]> =>
+      [...text, ''].map((_, cursor) => [lineAway(text, cursor, -1), lineAway(text, cursor, 1)])
+    expect(moves('ab')).toEqual([[undefined, undefined], [undefined, undefined], [undefined, undefined]])
+    expect(moves('ab\nc')).toEqual([[undefined, 3], [undefined, 4], [undefined, 4], [0, undefined], [1, undefined]])
+    expect(moves('\n\na')).toEqual([[undefined, 1], [0, 2], [1, undefined], [1, undefined]])
   })
 
   test('lines from a pipe are joined as they are at the prompt', () => {
@@ -74,6 +82,7 @@ describe('keys', () => {
     expect(press(['\n', { name: 'enter' }], ['\n', { name: 'enter' }])).toEqual([{ do: 'enter' }, { do: 'enter' }])
     expect(press(key('return', { meta: true }))).toEqual([{ do: 'insert', text: '\n' }])
     expect(press(['\u2028', {}], ['x', { name: 'x' }])).toEqual([{ do: 'insert', text: '\u2028' }, { do: 'edit' }])
+    expect(press(key('up'), key('down'), key('up', { ctrl: true }))).toEqual([{ do: 'up' }, { do: 'down' }, { do: 'edit' }])
     expect(press(key('z', { ctrl: true }), key('d', { ctrl: true }))).toEqual([{ do: 'suspend' }, { do: 'edit' }])
   })
 })
