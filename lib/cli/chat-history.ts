@@ -1,8 +1,8 @@
 // chat-history.ts: what was typed in earlier conversations, for the arrow keys: a JSON string a line, the newest last.
 // Trap: nothing here may fail the program or make it wait: a history that cannot be read or written is none.
 import {
-  appendFileSync, chmodSync, closeSync, existsSync, fstatSync, lstatSync, mkdirSync, openSync, readSync, renameSync, rmSync,
-  writeFileSync,
+  appendFileSync, chmodSync, closeSync, existsSync, fstatSync, lstatSync, mkdirSync, openSync, readSync, renameSync,
+  rmSync, writeFileSync,
 } from 'node:fs'
 import { homedir } from 'node:os'
 import path from 'node:path'
@@ -58,7 +58,7 @@ export class History {
     if (size + line.length > maxFileBytes) this.#shorten()
   }
 
-  // Bytes of the file, 0 when there is none yet; undefined when it is something else. A link is followed only by its owner.
+  // Bytes of the file, 0 when there is none yet; undefined when it is something else, such as a link.
   #size(): number | undefined {
     const file = this.#file ?? ''
     const found = lstatSync(file, { throwIfNoEntry: false })

@@ -154,7 +154,8 @@ export class Talk {
     const abort = new AbortController()
     this.#answering = abort
     try {
-      const answer = await this.#fit(session, message, { ...this.#generateOptions(), signal: abort.signal, onAbort: 'return' })
+      const options = { ...this.#generateOptions(), signal: abort.signal, onAbort: 'return' } as const
+      const answer = await this.#fit(session, message, options)
       await this.#replace(answer.session)
       this.#remark(answer)
       return answer.result
@@ -308,7 +309,8 @@ export function helpText(columns = 80): string {
   const rows = [...chatCommands.map(([name, takes, text]) => [`${name} ${takes}`.trim(), text] as const), ...waysToType]
   const width = Math.max(...rows.map(([name]) => name.length)) + 2
   const isNarrow = rows.some(([, text]) => width + text.length >= columns)
-  return rows.map(([name, text]) => (isNarrow ? `${name}\n${wrap(text, columns, 4)}` : name.padEnd(width) + text)).join('\n')
+  const shown = rows.map(([name, text]) => (isNarrow ? `${name}\n${wrap(text, columns, 4)}` : name.padEnd(width) + text))
+  return shown.join('\n')
 }
 
 /** A text in lines that fit, each indented. */

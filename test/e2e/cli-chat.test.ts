@@ -131,7 +131,9 @@ const hasScript = ((): boolean => {
 type Step = readonly [appears: string, typed: string]
 
 /** Runs the chat on a terminal; gives what was shown, without the codes that move the cursor, and the exit code. */
-async function person(steps: readonly Step[], args: readonly string[] = [], stdout = ''): Promise<{ shown: string, status: number | null }> {
+async function person(
+  steps: readonly Step[], args: readonly string[] = [], stdout = '',
+): Promise<{ shown: string, status: number | null }> {
   const command = `stty cols 200; exec ${[process.execPath, program, 'chat', '--demo', ...args].map(one => `'${one}'`).join(' ')}${stdout}`
   const left = [...steps]
   let seen = 0
