@@ -309,8 +309,9 @@ export function helpText(columns = 80): string {
   const rows = [...chatCommands.map(([name, takes, text]) => [`${name} ${takes}`.trim(), text] as const), ...waysToType]
   const width = Math.max(...rows.map(([name]) => name.length)) + 2
   const isNarrow = rows.some(([, text]) => width + text.length >= columns)
-  const shown = rows.map(([name, text]) => (isNarrow ? `${name}\n${wrap(text, columns, 4)}` : name.padEnd(width) + text))
-  return shown.join('\n')
+  const row = (name: string, text: string): string =>
+    (isNarrow ? `${name}\n${wrap(text, columns, 4)}` : name.padEnd(width) + text)
+  return rows.map(([name, text]) => row(name, text)).join('\n')
 }
 
 /** A text in lines that fit, each indented. */
