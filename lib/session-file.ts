@@ -183,12 +183,17 @@ export async function decodeSession(
   if (saved === weights) return session
   throw new PolyLMError('SESSION_FILE',
     `${quotePath(file)} was saved with the weights ${String(saved)}, this model has ${weights}`,
-    { file, reason: 'other-weights', found: saved, expected: weights })
+    {
+      file, reason: 'other-weights', found: saved, expected: weights,
+      hint: 'load the model it was saved with, or begin a new session with its messages as history',
+    })
 }
 
 function damaged(file: string, what: string, cause?: unknown): PolyLMError {
-  return new PolyLMError('SESSION_FILE', `${quotePath(file)} ${what}`,
-    { file, reason: 'damaged', ...(cause === undefined ? {} : { cause }) })
+  return new PolyLMError('SESSION_FILE', `${quotePath(file)} ${what}`, {
+    file, reason: 'damaged', hint: 'give a file that a session was saved to, or an undamaged copy of it',
+    ...(cause === undefined ? {} : { cause }),
+  })
 }
 
 const names = ['format', 'version', 'weights', 'template', 'system', 'onOverflow', 'entries', 'sha256']

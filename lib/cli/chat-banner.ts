@@ -1,4 +1,4 @@
-// chat-banner.ts: what `polylm chat` says first: which model this is, how large, where it runs, and what the demo can do.
+// chat-banner.ts: what `polylm chat` says first: the model, its size, where it runs, and what the demo can do.
 import path from 'node:path'
 import { demoModel } from '../index.js'
 import type { Model } from '../index.js'
@@ -28,10 +28,10 @@ export const demoPrompts = [
 
 /** The banner, within the width of a terminal. */
 export function banner(dir: string, { parameters, contextSize, dtype, device }: Model['info'], columns = 80): string {
-  const kind = [device.kind, device.isa].filter(part => part !== undefined).join(', ')
-  const about = `${inWords(parameters)} parameters, ${count(contextSize)} tokens of context, ${dtype} on ${device.name} (${kind})`
+  const where = `${device.name}, ${device.kind}${device.isa === undefined ? '' : ` (${device.isa})`}`
+  const size = `${inWords(parameters)} parameters, ${count(contextSize)} tokens of context`
   const name = printable(modelName(dir), process.stderr)
-  const lines = [`${paint('bold', name, process.stderr)}`, wrap(about, columns)]
+  const lines = [`${paint('bold', name, process.stderr)}`, wrap(`${size}, ${dtype} on ${where}`, columns)]
   if (dir === demoModel) lines.push(demoText(columns))
   lines.push(wrap('/help lists the commands; Ctrl-D leaves.', columns))
   return lines.join('\n')
@@ -39,7 +39,7 @@ export function banner(dir: string, { parameters, contextSize, dtype, device }: 
 
 function demoText(columns: number): string {
   const can = 'A toy: it answers "What is the capital of ...?" and translates six kinds of sentences about capitals ' +
-    'between 18 languages; anything else gives fluent nonsense. Try one of these, pasted or typed with a \\ at the end ' +
-    'of a first line:'
+    'between 18 languages; anything else gives fluent nonsense. Try one of these, pasted or typed with a \\ at the ' +
+    'end of a first line:'
   return [wrap(can, columns), ...demoPrompts.map(prompt => `\n${paint('cyan', prompt, process.stderr)}`), ''].join('\n')
 }

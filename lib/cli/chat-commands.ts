@@ -47,7 +47,8 @@ export function readCommand(line: string): ChatCommand {
   const argument = line.slice(/^\S*/.exec(line)?.[0].length ?? 0).trim()
   const found = chatCommands.find(row => row[0] === name)
   if (found === undefined) {
-    const meant = [...commandNames].find(known => name.length > 1 && known.startsWith(name)) ?? nearest(name, commandNames)
+    const begun = name === '/' ? undefined : [...commandNames].find(known => known.startsWith(name))
+    const meant = begun ?? nearest(name, commandNames)
     throw new UsageError(`unknown command ${quote(name)}${meant === undefined ? '' : `; did you mean ${meant}?`}`,
       '/help lists the commands; a message that begins with / is written with //')
   }

@@ -69,9 +69,19 @@ export class LineJoiner {
   }
 }
 
+/** Where the cursor is a line higher or lower in a text of several; undefined when there is no such line. */
+export function lineAway(text: string, cursor: number, by: -1 | 1): number | undefined {
+  const start = text.slice(0, cursor).lastIndexOf('\n') + 1
+  const end = text.indexOf('\n', cursor)
+  if (by < 0 ? start === 0 : end < 0) return undefined
+  const otherStart = by < 0 ? text.slice(0, start - 1).lastIndexOf('\n') + 1 : end + 1
+  const otherEnd = by < 0 ? start - 1 : text.indexOf('\n', otherStart)
+  return Math.min(otherStart + cursor - start, otherEnd < 0 ? text.length : otherEnd)
+}
+
 /** What the prompt does about a key. */
 export type Action =
-  | { readonly do: 'edit' | 'enter' | 'interrupt' | 'suspend' | 'nothing' }
+  | { readonly do: 'edit' | 'enter' | 'interrupt' | 'suspend' | 'up' | 'down' | 'nothing' }
   | { readonly do: 'insert', readonly text: string }
 
 const nothing: Action = { do: 'nothing' }
@@ -103,6 +113,7 @@ export class Keys {
       return isCrLf ? nothing : { do: 'enter' }
     }
     if (key.ctrl === true && key.name === 'z') return { do: 'suspend' }
+    if ((key.name === 'up' || key.name === 'down') && key.ctrl !== true && key.meta !== true) return { do: key.name }
     // readline takes these two for line ends.
     return text === '\u2028' || text === '\u2029' ? { do: 'insert', text } : { do: 'edit' }
   }

@@ -1,7 +1,8 @@
 // chat-history.ts: what was typed in earlier conversations, for the arrow keys: a JSON string a line, the newest last.
 // Trap: nothing here may fail the program or make it wait: a history that cannot be read or written is none.
 import {
-  appendFileSync, chmodSync, closeSync, fstatSync, lstatSync, mkdirSync, openSync, readSync, renameSync, rmSync, writeFileSync,
+  appendFileSync, chmodSync, closeSync, existsSync, fstatSync, lstatSync, mkdirSync, openSync, readSync, renameSync,
+  rmSync, writeFileSync,
 } from 'node:fs'
 import { homedir } from 'node:os'
 import path from 'node:path'
@@ -49,7 +50,7 @@ export class History {
 
   #append(line: string): void {
     if (this.#file === undefined) return
-    mkdirSync(path.dirname(this.#file), { recursive: true, mode: 0o700 })
+    makeFolder(path.dirname(this.#file))
     const size = this.#size()
     if (size === undefined) return
     // Another conversation may append at the same time: a line that is short goes in whole.
@@ -57,7 +58,7 @@ export class History {
     if (size + line.length > maxFileBytes) this.#shorten()
   }
 
-  // Bytes of the file, 0 when there is none yet; undefined when it is something else. A link is followed only by its owner.
+  // Bytes of the file, 0 when there is none yet; undefined when it is something else, such as a link.
   #size(): number | undefined {
     const file = this.#file ?? ''
     const found = lstatSync(file, { throwIfNoEntry: false })
@@ -96,6 +97,13 @@ export class History {
       closeSync(file)
     }
   }
+}
+
+// Not mkdirSync's `recursive`: in /proc and its like that never returns (Node 20).
+function makeFolder(folder: string): void {
+  if (existsSync(folder)) return
+  makeFolder(path.dirname(folder))
+  mkdirSync(folder, { mode: 0o700 })
 }
 
 // A line that was cut or damaged is left out.

@@ -8,7 +8,7 @@ import type { Interface, Key } from 'node:readline'
 import { PassThrough, Writable } from 'node:stream'
 import type { WriteStream } from 'node:tty'
 import { complete } from './chat-commands.js'
-import { enter, Keys } from './chat-draft.js'
+import { enter, Keys, lineAway } from './chat-draft.js'
 import { maxEntries } from './chat-history.js'
 import { paint } from './terminal.js'
 
@@ -108,6 +108,7 @@ export class ChatPrompt {
     const action = this.#keys.press(text, key)
     if (action.do !== 'interrupt') this.#wantsToLeave = false
     if (action.do === 'edit') this.#editor.write(text, key)
+    else if (action.do === 'up' || action.do === 'down') this.#upOrDown(action.do, key)
     else if (action.do === 'insert') this.#insert(action.text)
     else if (action.do === 'enter') this.#enter()
     else if (action.do === 'interrupt') this.#interrupt()
@@ -129,6 +130,16 @@ export class ChatPrompt {
   #insert(text: string): void {
     const { line, cursor } = this.#editor
     this.#show(line.slice(0, cursor) + text + line.slice(cursor), cursor + text.length, text)
+  }
+
+  // Through the lines of a message and then through the history. There readline takes what is before the cursor for
+  // the beginning of what is looked for, and forgets the rest: the cursor is put to the end.
+  #upOrDown(name: 'up' | 'down', key: Key): void {
+    const { line, cursor } = this.#editor
+    const moved = lineAway(line, cursor, name === 'up' ? -1 : 1)
+    if (moved !== undefined) return this.#show(line, moved, '')
+    if (cursor < line.length) this.#show(line, line.length, '')
+    this.#editor.write(null, key)
   }
 
   #enter(): void {

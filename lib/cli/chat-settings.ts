@@ -19,7 +19,8 @@ export function refuseOptions(options: GenerateOptions): void {
   if (options.n === 1) return refuseOptions({ ...options, n: undefined })
   for (const [name, reason] of Object.entries(elsewhere)) {
     if (options[name as keyof GenerateOptions] === undefined) continue
-    throw new UsageError(`--${kebab(name)}: ${reason}`, `use polylm generate --template assistant --${kebab(name)}`)
+    throw new UsageError(`--${kebab(name)} ${shown(options[name as keyof GenerateOptions])}: ${reason}`,
+      `use polylm generate --template assistant --${kebab(name)}`)
   }
   if (options.onOverflow === 'truncateLeft') {
     throw new UsageError('--on-overflow truncateLeft: a conversation forgets whole turns instead of half of one',
@@ -69,7 +70,8 @@ export class Settings {
     const attribute = option.attributeName() as keyof GenerateOptions
     if (text === '') return `${name} ${shown(this.#options[attribute])}`
     const { [attribute]: _, ...others } = this.#options as Record<string, unknown>
-    this.#options = (text === 'default' ? others : { ...others, [attribute]: read(name, option, text) }) as GenerateOptions
+    const changed = text === 'default' ? others : { ...others, [attribute]: read(name, option, text) }
+    this.#options = changed as GenerateOptions
     return `${name} ${shown(this.#options[attribute])}`
   }
 
@@ -86,7 +88,8 @@ function flagNamed(given: string): [string, Option] {
   const option = flags.get(name)
   if (option !== undefined) return [name, option]
   const attribute = given.replace(/-./g, two => two.slice(1).toUpperCase())
-  const reason = elsewhere[attribute] ?? (attribute === 'onOverflow' ? 'it is given when polylm starts' : undefined)
+  const reason = Object.hasOwn(elsewhere, attribute) ? elsewhere[attribute]
+    : attribute === 'onOverflow' ? 'it is given when polylm starts' : undefined
   const meant = settingNames.find(known => known.startsWith(name)) ?? nearest(given, new Set(flags.keys()))
   throw new PolyLMError('INVALID_OPTION', reason === undefined
     ? `${quote(given)} is not a decoding option${meant === undefined ? '' : `; did you mean ${meant}?`}`
@@ -125,5 +128,8 @@ function invalid(name: string, value: string, reason: string): PolyLMError {
     { option: name, value, reason: text, hint: `/set ${name} default takes it back` })
 }
 
-const shown = (value: unknown): string => (value === undefined ? 'has its default'
-  : typeof value === 'string' ? value : JSON.stringify(value, (_, part: unknown) => (part === -Infinity ? '-inf' : part)))
+function shown(value: unknown): string {
+  if (value === undefined) return 'has its default'
+  if (typeof value === 'string') return value
+  return JSON.stringify(value, (_, part: unknown) => (part === -Infinity ? '-inf' : part))
+}

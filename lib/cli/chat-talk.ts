@@ -80,9 +80,9 @@ export class Talk {
     await this.#orShow(() => this.#answer(this.#session, message))
   }
 
-  #newSession(history: readonly Message[] = []): Session {
+  #newSession(): Session {
     const { template, system, onOverflow } = this.#options
-    return this.#model.createSession({ template, onOverflow, history, ...(system === undefined ? {} : { system }) })
+    return this.#model.createSession({ template, onOverflow, ...(system === undefined ? {} : { system }) })
   }
 
   async #command({ name, argument }: ChatCommand): Promise<'go on' | 'leave'> {
@@ -136,7 +136,10 @@ export class Talk {
 
   async #load(file: string): Promise<void> {
     const { onOverflow } = this.#options
-    await this.#replace(await this.#model.restoreSession(file, { onOverflow }))
+    await this.#replace(await this.#model.restoreSession(file, { onOverflow }).catch((e: unknown) => {
+      if (!isPolyLMError(e, 'FILE_NOT_FOUND', 'FILE_IO') || e.hint !== undefined) throw e
+      throw new PolyLMError(e.code, e.message, { file, hint: 'give a file that /save wrote', cause: e })
+    }))
     note(`${this.#session.history.length} messages from ${oneLine(file)}${this.#meter()}`)
   }
 
@@ -151,7 +154,8 @@ export class Talk {
     const abort = new AbortController()
     this.#answering = abort
     try {
-      const answer = await this.#fit(session, message, { ...this.#generateOptions(), signal: abort.signal, onAbort: 'return' })
+      const options = { ...this.#generateOptions(), signal: abort.signal, onAbort: 'return' } as const
+      const answer = await this.#fit(session, message, options)
       await this.#replace(answer.session)
       this.#remark(answer)
       return answer.result
@@ -174,7 +178,7 @@ export class Talk {
    */
   async #fit(session: Session, message: string, options: GenerateOptions): Promise<Answer> {
     const { contextSize } = this.#model.info
-    const room = Math.max(1, Math.min(256, Math.floor(contextSize / 4)))
+    const room = Math.max(1, options.minTokens ?? 0, Math.min(256, Math.floor(contextSize / 4)))
     const mayDrop = this.#options.onOverflow === 'dropOldestTurns'
     if (options.maxTokens !== undefined || !mayDrop) return await this.#dropping(session, message, options)
     try {
@@ -196,9 +200,16 @@ export class Talk {
         const second = current.history.findIndex(({ role }, i) => i > 0 && role === 'user')
         const canDrop = this.#options.onOverflow === 'dropOldestTurns' && this.#isText() && current.history.length > 0
         if (!canDrop || !isPolyLMError(e, 'CONTEXT_OVERFLOW')) throw e
-        current = this.#newSession(second < 0 ? [] : current.history.slice(second))
+        current = await this.#textSession(second < 0 ? [] : current.history.slice(second))
       }
     }
+  }
+
+  // Each message keeps its own tokens: joined, the end of one and the start of the next would be encoded differently.
+  async #textSession(history: readonly Message[]): Promise<Session> {
+    const session = this.#newSession()
+    for (const message of history) await session.append({ messages: [message] })
+    return session
   }
 
   #isText(): boolean {
@@ -288,7 +299,7 @@ async function begins(file: string, start: string): Promise<boolean> {
 
 const waysToType = [
   ['line\\', 'a backslash at the end continues a message'],
-  ['"""', 'begins and ends a message of several lines; pasted lines stay together'],
+  ['"""', 'begins and ends several lines; pasted ones stay together'],
   ['//text', 'a message that begins with /'],
   ['Ctrl-C', 'stops an answer, clears a line, twice: leaves'],
 ] as const
@@ -297,8 +308,10 @@ const waysToType = [
 export function helpText(columns = 80): string {
   const rows = [...chatCommands.map(([name, takes, text]) => [`${name} ${takes}`.trim(), text] as const), ...waysToType]
   const width = Math.max(...rows.map(([name]) => name.length)) + 2
-  const isNarrow = columns < 2 * width + 40
-  return rows.map(([name, text]) => (isNarrow ? `${name}\n${wrap(text, columns, 4)}` : name.padEnd(width) + text)).join('\n')
+  const isNarrow = rows.some(([, text]) => width + text.length >= columns)
+  const row = (name: string, text: string): string =>
+    (isNarrow ? `${name}\n${wrap(text, columns, 4)}` : name.padEnd(width) + text)
+  return rows.map(([name, text]) => row(name, text)).join('\n')
 }
 
 /** A text in lines that fit, each indented. */

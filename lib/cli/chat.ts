@@ -111,15 +111,20 @@ async function watched(
   const history = new History(command.getOptionValue('history') === false ? undefined : historyFile())
   let code: number = exitCodes.done
   const stop = (): void => {
-    if (talk.isAnswering && !talk.stop()) process.exit(exitCodes.interrupted)
+    if (!talk.isAnswering || talk.stop()) return
+    note('')
+    process.exit(exitCodes.interrupted)                   // the second time: whatever is still running is left alone
   }
   const prompt = new ChatPrompt(output, history.load(), stop)
-  const terminate = (): void => {
-    code = exitCodes.terminated
+  const leave = (as: number): void => {
+    code = as
     talk.stop()
     prompt.end()
   }
-  process.on('SIGTERM', terminate).on('SIGHUP', terminate).on('SIGINT', stop)
+  const terminate = (): void => { leave(exitCodes.terminated) }
+  // Ctrl-C is a key here; this signal comes from `kill`.
+  const interrupted = (): void => { if (talk.isAnswering) stop(); else leave(exitCodes.interrupted) }
+  process.on('SIGTERM', terminate).on('SIGHUP', terminate).on('SIGINT', interrupted)
   try {
     note(banner(dir, model.info, output.columns))
     for (let text = await prompt.read(); text !== undefined; text = await prompt.read()) {
@@ -128,7 +133,7 @@ async function watched(
     }
   } finally {
     prompt.close()
-    process.off('SIGTERM', terminate).off('SIGHUP', terminate).off('SIGINT', stop)
+    process.off('SIGTERM', terminate).off('SIGHUP', terminate).off('SIGINT', interrupted)
   }
   if (code !== exitCodes.done) throw new QuietFailure(code)
 }
