@@ -221,8 +221,8 @@ export interface GenerateOptions extends PromptOptions {
   /**
    * `lookup` guesses the next tokens from what followed the last ones earlier in the prompt and the
    * answer, and computes the guesses in the same step: the same tokens, in fewer steps where text is
-   * copied. Throws with `numBeams` or `n` above 1. Off by default because it costs where nothing is
-   * copied: measured 0.85 of the speed there, 9 times the speed where everything is (1.7B shape, CPU).
+   * copied. Throws with `numBeams` or `n` above 1. Off by default because it costs time where nothing is
+   * copied; measured speeds are in the guide Decoding options.
    * @default false
    */
   readonly speculate?: 'lookup' | false | undefined
