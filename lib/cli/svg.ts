@@ -98,7 +98,8 @@ function rectangle(y: number, length: number, kind: string): string {
 /** Slanted lines over a bar; drawn one by one, because patterns are not the same in every viewer. */
 function stripes(y: number, length: number): string {
   const starts = Array.from({ length: Math.max(0, Math.floor((length - 8) / 8)) }, (_, i) => barStart + 8 * i)
-  return `<path class="stripes" fill="none" d="${starts.map(x => `M${x} ${y + barHeight}l16 -${barHeight}`).join('')}"/>`
+  const lines = starts.map(x => `M${x} ${y + barHeight}l16 -${barHeight}`)
+  return `<path class="stripes" fill="none" d="${lines.join('')}"/>`
 }
 
 function range(y: number, [from, to]: readonly [number, number], scale: Scale): string {
