@@ -26,6 +26,7 @@ export type Compat = 'hf-4.55' | 'hf-4.31'
 
 /** Options of `Model.load` that decide what runs where. */
 export interface EstimateOptions {
+  // ---- Where it runs
   /**
    * Where to run: `auto` takes the best usable device, and `model.info.device.reason` says why not a
    * better one. `ref` is a slow oracle in double precision for checking results.
@@ -38,6 +39,7 @@ export interface EstimateOptions {
    * @default 'auto'
    */
   readonly dtype?: 'auto' | 'bf16' | 'fp32' | undefined
+  // ---- Memory
   /**
    * Tokens of prompt and output together, 1 to the positions of the checkpoint.
    * @default the positions of the checkpoint
@@ -59,22 +61,26 @@ export interface EstimateOptions {
 
 /** Options of `Model.load`. */
 export interface LoadOptions extends EstimateOptions {
+  // ---- Scheduling
   /**
    * Requests that may wait before `QUEUE_FULL`, 1..1000000.
    * @default 4096
    */
   readonly maxQueue?: number | undefined
+  // ---- Speed
   /**
    * Keep the KV of prompts while nothing else needs the memory: a prompt that begins like an earlier one
    * computes the rest alone (`usage.cachedTokens` says how much it saved). The tokens are the same.
    * @default true
    */
   readonly prefixCache?: boolean | undefined
+  // ---- Where it runs
   /**
    * CPU workers, 1..1024. There is one pool per process: the first model decides.
    * @default 'auto'
    */
   readonly threads?: 'auto' | number | undefined
+  // ---- Loading
   /**
    * Version of Hugging Face transformers whose tokenizer rules and beam search are followed.
    * `hf-4.31` is the version that PolyLM's README pins.
@@ -96,6 +102,7 @@ export interface LoadOptions extends EstimateOptions {
 
 /** How text becomes tokens, for every call that takes a prompt. */
 export interface PromptOptions {
+  // ---- Prompt
   /**
    * Whether bos and eos are added around text where the checkpoint's tokenizer asks for them.
    * PolyLM's asks for none.
@@ -118,6 +125,7 @@ export interface PromptOptions {
 
 /** Options of `generate`, `stream`, `generateEach`, `explain` and a session's `send` and `stream`. */
 export interface GenerateOptions extends PromptOptions {
+  // ---- Length
   /**
    * New tokens, 1..context. The default is silently limited to the room that is left; a given value
    * that does not fit throws `CONTEXT_OVERFLOW`.
@@ -126,6 +134,7 @@ export interface GenerateOptions extends PromptOptions {
   readonly maxTokens?: number | undefined
   /** No end-of-sequence token before so many new tokens, 0..maxTokens. @default 0 */
   readonly minTokens?: number | undefined
+  // ---- Sampling
   /** 0 is greedy; above 0 tokens are sampled, 0..100. @default 0 */
   readonly temperature?: number | undefined
   /** Keep the k most probable tokens; 0 is off. @default 0 */
@@ -140,6 +149,7 @@ export interface GenerateOptions extends PromptOptions {
   readonly epsilonCutoff?: number | undefined
   /** Eta sampling, 0..1; 0 is off. @default 0 */
   readonly etaCutoff?: number | undefined
+  // ---- Penalties
   /** Hugging Face's, over prompt and output, 0.0001..1000; 1 is off. @default 1 */
   readonly repetitionPenalty?: number | undefined
   /** No n-gram of this size twice, prompt included; 0 is off. @default 0 */
@@ -148,6 +158,7 @@ export interface GenerateOptions extends PromptOptions {
   readonly presencePenalty?: number | undefined
   /** OpenAI's: subtracted per occurrence among the generated tokens, -2..2. @default 0 */
   readonly frequencyPenalty?: number | undefined
+  // ---- Constraints
   /**
    * Added to the score of a token, or of the last token of a sequence when the tokens before it were
    * just produced. `-Infinity` bans.
@@ -167,8 +178,10 @@ export interface GenerateOptions extends PromptOptions {
   readonly forcedFirstToken?: number | undefined
   /** The token at `maxTokens`. @default none */
   readonly forcedLastToken?: number | undefined
+  // ---- Sampling
   /** Log-softmax after all processors, as Hugging Face's `renormalize_logits`. @default false */
   readonly renormalize?: boolean | undefined
+  // ---- Beam search
   /** Beam search when above 1, 1..32. @default 1 */
   readonly numBeams?: number | undefined
   /** With `numBeams` and `temperature` above 0: sample the candidates of the beams. @default false */
@@ -179,10 +192,13 @@ export interface GenerateOptions extends PromptOptions {
   readonly earlyStopping?: boolean | 'never' | undefined
   /** Which version's beam search. @default the model's `compat` */
   readonly beamScoring?: Compat | undefined
+  // ---- Prompt
   /** Behave as if left-padded to this width with this token. @default none */
   readonly padTo?: { readonly length: number; readonly tokenId: number } | undefined
+  // ---- Several outputs
   /** Outputs per prompt, 1..16 and at most `numBeams` with beams. Greedy with n > 1 throws. @default 1 */
   readonly n?: number | undefined
+  // ---- Where it ends
   /** Text at which an output ends; at most 8 strings of at most 128 bytes of UTF-8. @default none */
   readonly stop?: string | readonly string[] | undefined
   /** Keep the stop string at the end of `text`. @default false */
@@ -192,18 +208,22 @@ export interface GenerateOptions extends PromptOptions {
    * @default model.info.stopTokenIds
    */
   readonly stopTokenIds?: ArrayLike<number> | undefined
+  // ---- What is returned
   /** Log-probability of each token with so many alternatives, 0..20. @default off */
   readonly logprobs?: number | undefined
   /** Of the raw distribution, or of the one after all processors. @default 'model' */
   readonly logprobsOf?: 'model' | 'processed' | undefined
+  // ---- Sampling
   /** Noise depends on (seed, output index, step) alone, 0..2^53-1. @default random, see `result.seed` */
   readonly seed?: number | undefined
+  // ---- Prompt
   /**
    * `truncateLeft` keeps the last contextSize - maxTokens tokens of the prompt; `maxTokens` must be
    * given then.
    * @default 'error'
    */
   readonly onOverflow?: 'error' | 'truncateLeft' | undefined
+  // ---- Scheduling
   /** Cancels the call. @default none */
   readonly signal?: AbortSignal | undefined
   /** `throw` rejects with the signal's reason, `return` resolves with what there is. @default 'throw' */
@@ -216,8 +236,10 @@ export interface GenerateOptions extends PromptOptions {
    * @default '' (shared in this model)
    */
   readonly cacheSalt?: string | undefined
+  // ---- What is returned
   /** Whether special tokens are left out of `text`. @default true */
   readonly skipSpecialTokens?: boolean | undefined
+  // ---- Speed
   /**
    * `lookup` guesses the next tokens from what followed the last ones earlier in the prompt and the
    * answer, and computes the guesses in the same step: the same tokens, in fewer steps where text is
