@@ -2,7 +2,7 @@
 // the model goes through startCall. Trap: the promise settles exactly once, whoever comes first: the
 // engine, the caller's signal, or the model's disposal.
 import { onAbort } from './abort.js'
-import { PolyLMError } from './errors.js'
+import { isPolyLMError, PolyLMError } from './errors.js'
 import type { EventRouter, EventSink } from './events.js'
 import { inCore, type NativeModel, type NativeRequest, type NativeResult } from './native.js'
 
@@ -74,7 +74,8 @@ export function startCall(
 function withCaller(error: unknown, caller: Error): unknown {
   if (error instanceof Error && caller.stack !== undefined) {
     const frames = caller.stack.slice(caller.stack.indexOf('\n') + 1)
-    error.stack = `${error.name}: ${error.message}\n${frames}`
+    const name = error instanceof PolyLMError ? `${error.name} [${error.code}]` : error.name
+    error.stack = `${name}: ${error.message}\n${frames}`
   }
   return error
 }
@@ -83,7 +84,7 @@ function submit(engine: Engine, request: NativeRequest): number {
   try {
     return inCore(() => engine.native.submit(request))
   } catch (e) {
-    throw e instanceof PolyLMError && e.code === 'QUEUE_FULL' ? withQueue(e, engine) : e
+    throw isPolyLMError(e, 'QUEUE_FULL') ? withQueue(e, engine) : e
   }
 }
 

@@ -2,9 +2,11 @@
 // message says can become a control token. The templates are those of model-specific documentation:
 // one round is what PolyLM's authors print, several rounds of `assistant` are this package's convention.
 // Trap: PolyLM's markers (<|user|>) are plain text in its tokenizer, so ids cannot keep them apart
-// from content; content that holds one is refused or escaped instead.
+// from content; content that holds one is refused or escaped instead. Only what a user says now is ever refused:
+// what the assistant said, and what a conversation already holds, is history and is escaped.
 import { PolyLMError } from './errors.js'
 import { readProperty, show } from './option-reader.js'
+import { ignore, isArray, reading } from './untrusted.js'
 
 /** One contribution to a conversation. */
 export interface Message {
@@ -17,7 +19,8 @@ export type TemplatePart = string | { readonly control: string | number }
 
 /**
  * How a conversation is written for the model: `assistant` as PolyLM-Chat, `multialpaca` as
- * PolyLM-MultiAlpaca, `none` joins the contents and adds nothing; a function returns the parts itself.
+ * PolyLM-MultiAlpaca, `none` joins the contents and adds nothing; a function returns the parts itself, at most
+ * 16,384 of them. It must be synchronous; what it throws ends the call.
  */
 export type Template =
   | 'assistant' | 'multialpaca' | 'none'
@@ -29,6 +32,7 @@ export type Segment = string | { readonly control: number }
 const markers = { system: '<|system|>', user: '<|user|>', assistant: '<|assistant|>' } as const
 const markerList: readonly string[] = Object.values(markers)
 const maxMessages = 512
+const maxParts = 16_384
 
 function invalid(reason: string, message: string, index?: number, hint?: string): PolyLMError {
   return new PolyLMError('INVALID_PROMPT', message, {
@@ -40,6 +44,10 @@ function invalid(reason: string, message: string, index?: number, hint?: string)
 
 /** A copy of the messages with every property read once and checked. */
 export function readMessages(source: unknown): Message[] {
+  return reading('INVALID_PROMPT', 'messages', () => copyMessages(source))
+}
+
+function copyMessages(source: unknown): Message[] {
   const length = typeof source === 'object' && source !== null
     ? (source as { length?: unknown }).length
     : undefined
@@ -81,10 +89,19 @@ export function readTemplate(value: unknown): Template {
   )
 }
 
+/** How the content of messages is held against the markers of a template. */
+export interface ContentRules {
+  /** What happens to a user's or system message that holds a marker. */
+  readonly controlText: 'reject' | 'escape'
+  /** Messages before this one were accepted earlier: they are escaped, never refused. @default 0 */
+  readonly judgedFrom?: number | undefined
+  readonly control: (text: string) => number | undefined
+}
+
 /**
- * Renders a conversation.
+ * Renders a conversation that asks for an answer.
  *
- * @throws PolyLMError INVALID_PROMPT with `index` and `reason`.
+ * @throws PolyLMError INVALID_PROMPT with `index` and `reason`; what a template function throws.
  */
 export function renderMessages(
   source: unknown,
@@ -92,13 +109,16 @@ export function renderMessages(
   controlText: 'reject' | 'escape',
   control: (text: string) => number | undefined,
 ): Segment[] {
-  const messages = readMessages(source)
-  const chosen = readTemplate(template)
+  return renderConversation(readMessages(source), readTemplate(template), { controlText, control })
+}
+
+/** The same of messages and a template that were read before. */
+export function renderConversation(messages: readonly Message[], template: Template, rules: ContentRules): Segment[] {
   if (messages.length === 0) throw invalid('empty', 'the conversation has no messages')
-  if (typeof chosen === 'function') return custom(chosen, messages, control)
-  if (chosen === 'none') return plain(messages)
-  checkRounds(messages, chosen)
-  return chosen === 'multialpaca' ? multialpaca(messages) : assistant(messages, controlText, control)
+  if (typeof template === 'function') return custom(template, messages, rules.control)
+  if (template === 'none') return plain(messages)
+  checkRounds(messages, template)
+  return template === 'multialpaca' ? multialpaca(messages) : assistant(messages, rules)
 }
 
 /** Renders messages as they stand, without asking for an answer; they were checked before. */
@@ -108,7 +128,7 @@ export function renderRounds(
   if (typeof template === 'function') return custom(template, messages, control)
   if (template === 'none') return plain(messages)
   if (template === 'multialpaca') return multialpaca(messages)
-  return assistantRounds(messages, 'escape', control)
+  return assistantRounds(messages, { controlText: 'escape', control })
 }
 
 function plain(messages: readonly Message[]): Segment[] {
@@ -148,22 +168,14 @@ function multialpaca(messages: readonly Message[]): Segment[] {
   ))
 }
 
-function assistant(
-  messages: readonly Message[],
-  controlText: 'reject' | 'escape',
-  control: (text: string) => number | undefined,
-): Segment[] {
-  return [...assistantRounds(messages, controlText, control), ...mark('assistant', control)]
+function assistant(messages: readonly Message[], rules: ContentRules): Segment[] {
+  return [...assistantRounds(messages, rules), ...mark('assistant', rules.control)]
 }
 
-function assistantRounds(
-  messages: readonly Message[],
-  controlText: 'reject' | 'escape',
-  control: (text: string) => number | undefined,
-): Segment[] {
-  return messages.flatMap(({ role, content }, index) => [
-    ...mark(role === 'user' ? 'user' : 'assistant', control),
-    withoutMarkers(content, index, controlText),
+function assistantRounds(messages: readonly Message[], rules: ContentRules): Segment[] {
+  return messages.flatMap((message, index) => [
+    ...mark(message.role === 'user' ? 'user' : 'assistant', rules.control),
+    withoutMarkers(message, index, rules),
     '\n',
   ])
 }
@@ -173,19 +185,34 @@ function mark(role: 'user' | 'assistant', control: (text: string) => number | un
   return [id === undefined ? markers[role] : { control: id }, '\n']
 }
 
-function withoutMarkers(content: string, index: number, controlText: 'reject' | 'escape'): string {
-  const found = markerList.find(marker => content.includes(marker))
+function withoutMarkers({ role, content }: Message, index: number, rules: ContentRules): string {
+  const found = markerIn(content) ?? markerIn(folded(content))
   if (found === undefined) return content
-  if (controlText === 'reject') {
+  const judged = role !== 'assistant' && index >= (rules.judgedFrom ?? 0)
+  if (judged && rules.controlText === 'reject') {
     throw invalid(
       'control text',
       `the content of message ${index} contains ${found}, which marks a speaker in this template`,
       index, "remove it, or pass controlText: 'escape'",
     )
   }
+  const text = escaped(content)
+  return markerIn(folded(text)) === undefined ? text : escaped(folded(text))
+}
+
+const markerIn = (text: string): string | undefined => markerList.find(marker => text.includes(marker))
+
+function escaped(content: string): string {
   let text = content
   for (const marker of markerList) text = text.replaceAll(marker, `< ${marker.slice(1)}`)
   return text
+}
+
+// What the tokenizer's normaliser may make of a text: full-width letters become plain ones, and controls between
+// them vanish, so such a text can become a marker. (Where markers are tokens of their own the core prevents it.)
+function folded(text: string): string {
+  if (/^[\t\n\x20-\x7e]*$/.test(text)) return text
+  return text.normalize('NFKC').replace(/(?![\t\n])[\p{Cc}\p{Cf}]/gu, '')
 }
 
 function custom(
@@ -193,21 +220,36 @@ function custom(
   messages: readonly Message[],
   control: (text: string) => number | undefined,
 ): Segment[] {
-  const parts: unknown = template(messages)
-  if (!Array.isArray(parts)) {
-    throw invalid('template', `the template function returned ${show(parts)}, expected an array of parts`)
-  }
-  return parts.map((part: unknown, index): Segment => {
-    if (typeof part === 'string') return part
-    const value = typeof part === 'object' && part !== null ? readProperty(part, 'control') : undefined
-    const id = typeof value === 'string' ? control(value) : value
-    if (typeof id === 'number' && Number.isSafeInteger(id) && id >= 0 && id <= 0x7fff_ffff) return { control: id }
-    throw invalid(
-      'template',
-      typeof value === 'string'
-        ? `part ${index} of the template names the control token ${show(value)}, which the tokenizer does not have`
-        : `part ${index} of the template is ${show(part)}, expected text or { control }`,
-      index,
-    )
+  const returned: unknown = template(messages)
+  return reading('INVALID_PROMPT', 'the parts of the template', () => {
+    if (!isArray(returned)) throw notParts(returned)
+    if (returned.length > maxParts) {
+      throw invalid('template', `the template function returned ${returned.length} parts, expected at most ${maxParts}`)
+    }
+    return Array.from({ length: returned.length }, (_, index) => readPart(returned[index], index, control))
   })
+}
+
+function notParts(returned: unknown): PolyLMError {
+  const isObject = typeof returned === 'object' && returned !== null
+  if (!isObject || typeof readProperty(returned, 'then') !== 'function') {
+    return invalid('template', `the template function returned ${show(returned)}, expected an array of parts`)
+  }
+  ignore(returned)
+  return invalid('template', 'the template function returned a promise, expected an array of parts', undefined,
+    'a template must be synchronous: fetch what it needs before the call')
+}
+
+function readPart(part: unknown, index: number, control: (text: string) => number | undefined): Segment {
+  if (typeof part === 'string') return part
+  const value = typeof part === 'object' && part !== null ? readProperty(part, 'control') : undefined
+  const id = typeof value === 'string' ? control(value) : value
+  if (typeof id === 'number' && Number.isSafeInteger(id) && id >= 0 && id <= 0x7fff_ffff) return { control: id }
+  throw invalid(
+    'template',
+    typeof value === 'string'
+      ? `part ${index} of the template names the control token ${show(value)}, which the tokenizer does not have`
+      : `part ${index} of the template is ${show(part)}, expected text or { control }`,
+    index,
+  )
 }

@@ -1,5 +1,9 @@
 // errors.ts: the one error class of the package and its codes. The codes are the rows of
-// csrc/platform/error_codes.def; a test compares the two lists.
+// csrc/platform/error_codes.def; a test compares the two lists. Which data belongs to a code: error-fields.ts.
+import type { ErrorFields } from './error-fields.js'
+import { jsonSafe } from './plain.js'
+
+import { printableLines } from './checkpoint/text.js'
 
 /** Every code a {@link PolyLMError} can carry, in the order of the core's table. */
 export const errorCodes = [
@@ -29,17 +33,40 @@ export interface ErrorData {
   readonly [field: string]: unknown
 }
 
+/** What {@link PolyLMError.toJSON} gives; the data of the code stands beside these members. */
+export interface ErrorJson {
+  readonly name: 'PolyLMError'
+  readonly code: ErrorCode
+  readonly message: string
+  readonly hint?: string | undefined
+  readonly retryable: boolean
+  readonly fatal: boolean
+  readonly cause?: unknown
+  readonly [field: string]: unknown
+}
+
+/** A {@link PolyLMError} with a known code and the data of that code; of several codes, a union of them. */
+export type PolyLMErrorOf<C extends ErrorCode> =
+  C extends ErrorCode ? PolyLMError & { readonly code: C } & Readonly<ErrorFields[C]> : never
+
 const brand = Symbol.for('polylm.error')
+const allCodes: ReadonlySet<unknown> = new Set(errorCodes)
 const retryableCodes: ReadonlySet<string> = new Set(['QUEUE_FULL', 'QUEUE_TIMEOUT'])
 const fatalCodes: ReadonlySet<string> = new Set(['DEVICE', 'INTERNAL'])
 
 /**
  * The error of every failure that polylm can explain. Its `code` is stable and meant for programs, the
  * message is for people and names the value found and the one expected, `hint` is the next thing to try.
+ * Both can be printed as they are: nothing in them is obeyed by a terminal.
+ *
+ * `JSON.stringify` gives everything but the stack. `structuredClone` and `postMessage` keep message and stack of any
+ * error and nothing else, whatever its class: post `error.toJSON()` to another thread, which {@link isPolyLMError}
+ * knows there.
  */
 export class PolyLMError extends Error {
   readonly code: ErrorCode
-  readonly hint: string | undefined
+  /** The next thing to try, where there is one. */
+  declare readonly hint?: string | undefined
   /** The same call may succeed later without any change. */
   readonly retryable: boolean
   /** The model is unusable and must be loaded again. */
@@ -48,30 +75,61 @@ export class PolyLMError extends Error {
 
   constructor(code: ErrorCode, message: string, data: ErrorData = {}) {
     const { hint, cause, ...fields } = data
-    super(message, cause === undefined ? undefined : { cause })
-    this.name = 'PolyLMError'
+    super(printableLines(message), cause === undefined ? undefined : { cause })
     this.code = code
-    this.hint = hint
+    if (hint !== undefined) this.hint = printableLines(hint)
     this.retryable = retryableCodes.has(code)
     this.fatal = fatalCodes.has(code)
-    Object.assign(this, fields)
+    for (const [name, value] of Object.entries(fields)) if (!(name in this)) Object.assign(this, { [name]: value })
     Object.defineProperty(this, brand, { value: true })
+    headStack(this)
   }
 
   /** Message and hint together, as the command line prints them. */
   override toString(): string {
     return `${this.name} [${this.code}]: ${this.message}${this.hint === undefined ? '' : `\n  hint: ${this.hint}`}`
   }
+
+  /**
+   * The error as data, for logs and other threads: all of it but the stack. A cause is shown by its name, message and
+   * code; values that JSON does not have are shown as text, long ones are cut.
+   */
+  toJSON(): ErrorJson {
+    const { code, hint, retryable, fatal, ...fields } = this as PolyLMError & { cause?: unknown }
+    const data = Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, jsonSafe(value)]))
+    return {
+      name: 'PolyLMError', code, message: this.message, ...(hint === undefined ? {} : { hint }), retryable, fatal, ...data,
+      ...(this.cause === undefined ? {} : { cause: jsonSafe(this.cause) }),
+    }
+  }
+}
+
+// On the prototype, as in the errors of the language: it is no data.
+Object.defineProperty(PolyLMError.prototype, 'name', { value: 'PolyLMError', writable: true, configurable: true })
+
+// The code stands in the first line of the stack, as Node does with its own errors: in a clone it is all that is left
+// of it. That line is made when the stack is first read.
+function headStack(error: PolyLMError): void {
+  Object.defineProperty(error, 'name', { value: `PolyLMError [${error.code}]`, configurable: true })
+  Error.captureStackTrace(error, PolyLMError)
+  void error.stack
+  Reflect.deleteProperty(error, 'name')
 }
 
 /**
- * True when `e` is a {@link PolyLMError}, also one thrown by another copy of the package, and, when
- * codes are given, carries one of them.
+ * True when `e` is a {@link PolyLMError}, also one of another copy of the package, one that reached this thread as
+ * {@link PolyLMError.toJSON} made it or as a worker's `error` event, and, when codes are given, carries one of them.
+ * The data of the codes is then typed.
  *
- * @example if (isPolyLMError(e, 'QUEUE_FULL')) await delay(1000)
+ * @example if (isPolyLMError(e, 'QUEUE_FULL')) await delay(e.retryAfterMs)
  */
-export function isPolyLMError<C extends ErrorCode>(e: unknown, ...codes: C[]): e is PolyLMError & { code: C } {
-  if (typeof e !== 'object' || e === null || !(brand in e)) return false
-  const code = (e as unknown as PolyLMError).code
-  return codes.length === 0 || codes.some(c => c === code)
+export function isPolyLMError<C extends ErrorCode = ErrorCode>(e: unknown, ...codes: readonly C[]): e is PolyLMErrorOf<C> {
+  try {
+    if (typeof e !== 'object' || e === null) return false
+    const { name, code, message } = e as { name?: unknown; code?: unknown; message?: unknown }
+    const known = brand in e || (name === 'PolyLMError' && typeof message === 'string' && allCodes.has(code))
+    return known && (codes.length === 0 || codes.some(c => c === code))
+  } catch {
+    return false                          // a proxy or getter that throws
+  }
 }

@@ -2,17 +2,27 @@
 // the few objects that end a request, are taken apart and handed to the call they belong to.
 // Trap: a batch is delivered in one call from the core, so nothing here may throw; sinks must not either.
 import { fromNative, type NativeEvents, type NativeResult } from './native.js'
+import type { TokenTexts } from './tokenizer/token-texts.js'
 
 /** An alternative of {@link TokenLogprob}. */
 export interface TopLogprob {
   readonly id: number
+  /** Natural logarithm; finite, at least float32's lowest number (-3.4028234663852886e+38), so JSON keeps it. */
   readonly logprob: number
+  /**
+   * The token's own text, with a space where its piece has `\u2581`: `' Paris'`. A special token's name; U+FFFD when
+   * the token is only a part of a character; empty without a tokenizer and for ids that have no token.
+   */
+  readonly text: string
+  /** The token's bytes, when it is only a part of a character. */
+  readonly bytes?: readonly number[] | undefined
 }
 
-/** A token with its log-probability. */
-export interface TokenLogprob {
-  readonly id: number
-  readonly logprob: number
+/**
+ * A token with its log-probability. `text` is the token alone; what it became in the output is
+ * `output.text.slice(start, end)`.
+ */
+export interface TokenLogprob extends TopLogprob {
   /** Where its text begins in the output's `text`, in UTF-16 code units. */
   readonly start: number
   /** Where its text ends. */
@@ -38,22 +48,28 @@ const kinds = { admitted: 0, prefill: 1, delta: 2, finished: 3, failed: 4 } as c
  * their ids and log-probabilities. Returns where it stopped.
  */
 export function readTokens(
-  numbers: Float64Array, at: number, count: number, into: TokenLogprob[],
+  numbers: Float64Array, at: number, count: number, texts: TokenTexts | undefined, into: TokenLogprob[],
 ): number {
   const next = (): number => numbers[at++] ?? 0
   for (let i = 0; i < count; i++) {
     const [id, logprob, start, end, tops] = [next(), next(), next(), next(), next()]
     const top: TopLogprob[] = []
-    for (let j = 0; j < tops; j++) top.push({ id: next(), logprob: next() })
-    into.push({ id, logprob, start, end, top })
+    for (let j = 0; j < tops; j++) top.push(alternative(next(), next(), texts))
+    into.push({ ...alternative(id, logprob, texts), start, end, top })
   }
   return at
 }
 
+function alternative(id: number, logprob: number, texts: TokenTexts | undefined): TopLogprob {
+  const text = texts?.text(id) ?? ''
+  const bytes = text === '\ufffd' ? texts?.bytes(id) : undefined
+  return bytes === undefined ? { id, logprob, text } : { id, logprob, text, bytes }
+}
+
 /** All tokens of a packed list. */
-export function unpackTokens(numbers: Float64Array): TokenLogprob[] {
+export function unpackTokens(numbers: Float64Array, texts: TokenTexts | undefined): TokenLogprob[] {
   const tokens: TokenLogprob[] = []
-  for (let at = 0; at < numbers.length;) at = readTokens(numbers, at, 1, tokens)
+  for (let at = 0; at < numbers.length;) at = readTokens(numbers, at, 1, texts, tokens)
   return tokens
 }
 
@@ -61,6 +77,12 @@ export function unpackTokens(numbers: Float64Array): TokenLogprob[] {
 export class EventRouter {
   readonly #sinks = new Map<number, EventSink>()
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true })
+  readonly #texts: TokenTexts | undefined
+
+  /** `texts` are those of the model's tokens, when it has a tokenizer. */
+  constructor(texts: TokenTexts | undefined) {
+    this.#texts = texts
+  }
 
   /** Requests that have not ended. */
   get pending(): number {
@@ -89,7 +111,7 @@ export class EventRouter {
       } else if (kind === kinds.delta) {
         const [output, bytes, count] = [numbers[at] ?? 0, numbers[at + 1] ?? 0, numbers[at + 2] ?? 0]
         const tokens: TokenLogprob[] = []
-        at = readTokens(numbers, at + 3, count, tokens)
+        at = readTokens(numbers, at + 3, count, this.#texts, tokens)
         const part = text.subarray(textAt, textAt + bytes)
         textAt += bytes
         sink?.delta(output, this.#decoder.decode(part), tokens)

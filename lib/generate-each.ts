@@ -4,12 +4,13 @@
 import { linkedController } from './abort.js'
 import { prepareGenerate, runGenerate, type Core } from './core.js'
 import { isPolyLMError } from './errors.js'
-import { checkGenerate } from './generate-options.js'
+import { checkGenerate, generateNames } from './generate-options.js'
 import type { GenerateOptions } from './options.js'
-import { readProperty } from './option-reader.js'
-import type { Prompt } from './prompt.js'
+import { readBag, readProperty, show } from './option-reader.js'
+import { invalidPrompt, type Prompt } from './prompt.js'
 import type { GenerateResult } from './result.js'
 import { EventQueue } from './stream.js'
+import { ignore, Pauses, reading } from './untrusted.js'
 
 /** A prompt with options of its own, which go over those of the whole run. */
 export interface GenerateInput {
@@ -35,12 +36,13 @@ export async function * generateEach(
   const stop = linkedController(shared.signal)
   const source = iteratorOf(inputs)
   // Inputs and answers arrive in one queue: a slow input must not hold back the answers that are there.
-  const arrivals = new EventQueue<IteratorResult<unknown> | GenerateManyItem>()
+  const arrivals = new EventQueue<Input | GenerateManyItem>()
   const running = new Set<Promise<void>>()
-  let [next, asking, more] = [0, false, true]
+  const pauses = new Pauses()
+  let [next, asking, more, failed] = [0, false, true, false]
   const ask = async (): Promise<void> => {
     asking = true
-    await Promise.resolve(source.next()).then(input => { arrivals.push(input) }, (e: unknown) => { arrivals.fail(e) })
+    arrivals.push(readInput(await source.next()))
   }
   const start = (input: unknown): void => {
     const call = answer(core, input, shared.given, stop.signal, next++)
@@ -55,6 +57,7 @@ export async function * generateEach(
       if (more && !asking && unanswered < most) ask().catch((e: unknown) => { arrivals.fail(e) })
       const { value: arrived } = await arrivals.next()
       if (arrived === undefined) return
+      await pauses.due()                             // bad items are answered at once, however many there are
       if ('index' in arrived) {
         unanswered--
         if (!arrived.ok) throwIfOver(arrived.error, shared.signal)
@@ -67,23 +70,53 @@ export async function * generateEach(
       unanswered++
       start(arrived.value)
     }
+  } catch (e) {
+    failed = true
+    throw e
   } finally {
     stop.abort(new DOMException('the iteration was left', 'AbortError'))
     stop.release()
     // The input cleans up; one that is still being waited for does that when it comes.
-    const left = more ? Promise.resolve(source.return?.()) : undefined
-    if (asking) left?.catch(() => { /* nobody waits any more */ })
+    const left = more ? leave(source) : undefined
+    // As in for await: what cleaning up throws counts when nothing else was thrown before.
+    if (asking || failed) left?.catch(() => { /* nobody waits any more */ })
     else await left
     await Promise.all(running)
   }
 }
 
-function iteratorOf(inputs: unknown): AsyncIterator<unknown> | Iterator<unknown> {
-  const given = inputs as Partial<AsyncIterable<unknown> & Iterable<unknown>> | null | undefined
-  const iterator = typeof inputs === 'string' ? undefined
-    : given?.[Symbol.asyncIterator]?.() ?? given?.[Symbol.iterator]?.()
-  if (iterator === undefined) throw new TypeError('generateEach: inputs is neither an Iterable nor an AsyncIterable')
-  return iterator
+interface Input {
+  readonly done: boolean
+  readonly value: unknown
+}
+
+// Of what an iterator gives only these two members, read once.
+function readInput(given: unknown): Input {
+  if (typeof given !== 'object' || given === null) {
+    throw invalidPrompt('inputs', `the iterator of inputs gave ${show(given)}, expected { done, value }`)
+  }
+  return { done: Boolean(readProperty(given, 'done')), value: readProperty(given, 'value') }
+}
+
+type Source = AsyncIterator<unknown> | Iterator<unknown>
+
+function iteratorOf(inputs: unknown): Source {
+  const wrong = (): Error => invalidPrompt(
+    'inputs', `inputs is ${show(inputs)}, expected an iterable or async iterable of prompts or { prompt, options }`)
+  if (typeof inputs !== 'object' || inputs === null || ArrayBuffer.isView(inputs)) throw wrong()
+  const given = inputs as Partial<AsyncIterable<unknown> & Iterable<unknown>>
+  const make = reading('INVALID_PROMPT', 'inputs', () => given[Symbol.asyncIterator] ?? given[Symbol.iterator])
+  if (typeof make !== 'function') throw wrong()
+  const iterator: unknown = Reflect.apply(make, inputs, [])          // what this throws is the caller's
+  const right = reading('INVALID_PROMPT', 'inputs', () =>
+    typeof iterator === 'object' && iterator !== null && typeof (iterator as Source).next === 'function')
+  if (right) return iterator as Source
+  ignore(iterator)
+  throw wrong()
+}
+
+async function leave(source: Source): Promise<void> {
+  await source.return?.()
 }
 
 async function answer(
@@ -92,12 +125,13 @@ async function answer(
   try {
     const own = typeof input === 'object' && input !== null ? readProperty(input, 'prompt') : undefined
     const more = own === undefined ? undefined : readProperty(input as object, 'options')
-    const options = { ...shared, ...(typeof more === 'object' && more !== null ? defined(more) : {}) }
+    const options = { ...shared, ...readBag(more ?? undefined, generateNames, 'generateEach') }
     const { checked, request } = prepareGenerate(core, own ?? input, options, 'generateEach')
     const either = linkedController(checked.signal, signal)
     try {
-      const prepared = { request, checked: { ...checked, signal: either.signal } }
-      const result = await submitWhenRoom(() => runGenerate(core, prepared, true), either.signal)
+      const batch = checked.priority !== 'interactive'
+      const prepared = { request: { ...request, batch }, checked: { ...checked, signal: either.signal } }
+      const result = await submitWhenRoom(() => runGenerate(core, prepared), either.signal)
       return { index, ok: true, result }
     } finally {
       either.release()
@@ -106,9 +140,6 @@ async function answer(
     return { index, ok: false, error }
   }
 }
-
-const defined = (options: object): Record<string, unknown> =>
-  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
 
 /** Runs a call, waiting while the queue is full. */
 export async function submitWhenRoom<T>(run: () => Promise<T>, signal: AbortSignal | undefined): Promise<T> {

@@ -1,14 +1,21 @@
-// hugging-face.ts: the keyword arguments of transformers' generate() as options of ours and back. Pure.
-// Trap: what changes the output and has no counterpart here is refused; what cannot change it is listed
-// as dropped. Nothing is ignored in silence.
-import { PolyLMError } from './errors.js'
+// hugging-face.ts: the keyword arguments of transformers' generate() as options of ours and back. Pure. Rules are
+// those of transformers 4.55 and 4.57, and where 4.57 raises an error, so does this.
+// Trap: exact or refused. An argument that changes the output and has no counterpart is refused, one that cannot
+// change it is listed as dropped; what comes out passes the check of our own options.
+import { isPolyLMError, PolyLMError } from './errors.js'
+import { checkGenerate } from './generate-options.js'
+import { huggingFaceTable, type NoneMeaning, type Refused, type Translated } from './hugging-face-table.js'
+import { biasOf } from './hugging-face-bias.js'
 import type { GenerateOptions } from './options.js'
-import { nearest, readBag, readIds, show } from './option-reader.js'
-import type { OptionBag } from './option-reader.js'
+import { nearest, readBag, readIds, readProperty, show, type OptionBag } from './option-reader.js'
+import { reading } from './untrusted.js'
 
 /** Options of {@link fromHuggingFace}. */
 export interface FromHuggingFaceContext {
-  /** Length of the prompt; needed for `max_length` and `min_length`, which count it. */
+  /**
+   * Length of the prompt; needed for `max_length` and `min_length`, which count it, and for
+   * `forced_bos_token_id`, which transformers applies only to a prompt of one token.
+   */
   readonly promptTokens?: number | undefined
 }
 
@@ -21,100 +28,113 @@ export interface FromHuggingFaceResult {
 
 type Mutable = { -readonly [K in keyof GenerateOptions]: GenerateOptions[K] }
 
+/** A call on its way: its arguments, None replaced by what it means, and what has come of them. */
+interface Call {
+  readonly bag: Record<string, unknown>
+  readonly promptTokens: number | undefined
+  readonly sampling: boolean
+  readonly beams: boolean
+  readonly options: Mutable
+  readonly dropped: Set<string>
+}
+
 function refused(name: string, value: unknown, reason: string, hint?: string): PolyLMError {
   return new PolyLMError('INVALID_OPTION', `${name}: found ${show(value)}, ${reason}`, {
     option: name, value, reason, ...(hint === undefined ? {} : { hint }),
   })
 }
 
-// name -> option, copied when it is a number in any range (our own check says the range).
-const numbers: Readonly<Record<string, keyof GenerateOptions>> = {
-  max_new_tokens: 'maxTokens', min_new_tokens: 'minTokens', num_beams: 'numBeams', num_return_sequences: 'n',
-  length_penalty: 'lengthPenalty', repetition_penalty: 'repetitionPenalty',
-  no_repeat_ngram_size: 'noRepeatNgramSize', forced_bos_token_id: 'forcedFirstToken',
-}
-// The same for sampling only.
-const warpers: Readonly<Record<string, keyof GenerateOptions>> = {
-  temperature: 'temperature', top_k: 'topK', top_p: 'topP', min_p: 'minP', typical_p: 'typicalP',
-  epsilon_cutoff: 'epsilonCutoff', eta_cutoff: 'etaCutoff',
-}
-const special = [
-  'do_sample', 'max_length', 'min_length', 'early_stopping', 'eos_token_id', 'bad_words_ids', 'sequence_bias',
-  'suppress_tokens', 'forced_eos_token_id', 'renormalize_logits', 'stop_strings',
-] as const
-// They change nothing in what is generated here.
-const harmless = [
-  'use_cache', 'pad_token_id', 'bos_token_id', 'output_scores', 'output_logits', 'output_attentions',
-  'output_hidden_states', 'return_dict_in_generate', 'return_legacy_result', 'synced_gpus', 'remove_invalid_values',
-  'low_memory', 'cache_implementation', 'cache_config', 'max_matching_ngram_size', 'decoder_start_token_id',
-  'transformers_version', '_from_model_config', 'attention_mask', 'disable_compile', 'trust_remote_code',
-  'assistant_early_exit', 'num_assistant_tokens', 'num_assistant_tokens_schedule', 'prompt_lookup_num_tokens',
-  'encoder_repetition_penalty', 'encoder_no_repeat_ngram_size',
-] as const
-// They would change the output and are not here: refused unless they have this value (or null).
-const neutral: Readonly<Record<string, unknown>> = {
-  num_beam_groups: 1, diversity_penalty: 0, penalty_alpha: 0, guidance_scale: 1, begin_suppress_tokens: undefined,
-  force_words_ids: undefined, constraints: undefined, exponential_decay_length_penalty: undefined,
-  prefix_allowed_tokens_fn: undefined, logits_processor: undefined, stopping_criteria: undefined,
-  assistant_model: undefined, max_time: undefined, watermarking_config: undefined, dola_layers: undefined,
-  forced_decoder_ids: undefined, token_healing: false, top_h: undefined,
-}
-const known: ReadonlySet<string> = new Set([
-  ...Object.keys(numbers), ...Object.keys(warpers), ...special, ...harmless, ...Object.keys(neutral),
-])
+const known: ReadonlySet<string> = new Set(Object.keys(huggingFaceTable))
+const translated = Object.entries(huggingFaceTable).filter((row): row is [string, Translated] => 'becomes' in row[1])
+const newTokens = 20                                 // what transformers generates when no length is given
 
 /**
- * Options for `generate` that do what transformers does with these keyword arguments. Sampling without
- * `top_k` becomes `topK: 50`, transformers' silent default. `max_length` becomes `maxTokens` by taking
- * the prompt off; without either of the two the default of this package stays, not transformers' 20.
- * `eos_token_id: null` leaves the model's own stop tokens, as transformers does.
+ * Options for `generate` that do what transformers 4.55 and 4.57 do with these keyword arguments for an unpadded
+ * prompt, or an error: what changes the output there and cannot be done here is refused with the reason. What
+ * transformers does silently is written out: without `max_new_tokens` and `max_length` it generates 20 tokens,
+ * `do_sample` without `top_k` keeps 50. None (null) is what it is there: `top_k: null` keeps all tokens,
+ * `eos_token_id: null` never ends at a token.
  *
- * @throws PolyLMError INVALID_OPTION for an unknown argument, or one that would change the output and
- * has no counterpart.
+ * Every argument of GenerationConfig and generate() is known; whether one is translated, dropped or refused is in
+ * the table of docs/decoding.md.
+ *
+ * @throws PolyLMError INVALID_OPTION for an unknown argument, one that would change the output and has no
+ * counterpart, and one for which transformers raises an error (`max_length` not above the prompt's length).
  * @example
  * const { options } = fromHuggingFace({ num_beams: 4, max_length: 128, early_stopping: true }, { promptTokens: 19 })
  */
 export function fromHuggingFace(
   kwargs: Readonly<Record<string, unknown>>, context: FromHuggingFaceContext = {},
 ): FromHuggingFaceResult {
-  const bag = withoutNull(readKwargs(kwargs))
-  const dropped: string[] = []
-  const options: Mutable = {}
-  const put = options as Record<string, unknown>
-  for (const [name, option] of Object.entries(numbers)) {
-    if (bag[name] !== undefined) put[option] = number(bag, name)
-  }
-  readSampling(bag, put, dropped)
-  readLengths(bag, put, context, dropped)
-  readStops(bag, options)
-  readBans(bag, options)
-  if (bag['renormalize_logits'] !== undefined) options.renormalize = flag(bag, 'renormalize_logits')
-  readBeams(bag, options, dropped)
-  for (const name of harmless) if (Object.hasOwn(kwargs, name)) dropped.push(name)
-  for (const [name, off] of Object.entries(neutral)) {
-    if (bag[name] === undefined) continue
-    if (bag[name] !== off) throw refused(name, bag[name], 'not supported')
-    dropped.push(name)
-  }
-  return { options, dropped }
+  return reading('INVALID_OPTION', 'kwargs', () => {
+    const call = open(kwargs, context)
+    readNumbers(call)
+    readSampling(call)
+    readLengths(call)
+    readStops(call)
+    readForced(call)
+    readFlags(call)
+    Object.assign(call.options, biasOf(call.bag, call.options.stopTokenIds, refused))
+    checkTogether(call)
+    checkOptions(call)
+    const given = Object.keys(call.bag)
+    return { options: call.options, dropped: given.filter(name => call.dropped.has(name)) }
+  })
 }
 
 function readKwargs(kwargs: unknown): OptionBag {
   try {
     return readBag(kwargs, known, 'transformers\' generate')
   } catch (e) {
-    const name = e instanceof PolyLMError && e['reason'] === 'unknown' ? String(e['option']) : undefined
-    if (name === undefined) throw e
+    if (!isPolyLMError(e) || e['reason'] !== 'unknown') throw e
+    const name = String(e['option'])
     const meant = nearest(name, known)
-    throw refused(name, e instanceof PolyLMError ? e['value'] : undefined, 'is not an argument that is known here',
+    throw refused(name, e['value'], 'is not an argument that is known here',
       meant === undefined ? undefined : `did you mean ${meant}?`)
   }
 }
 
-function withoutNull(bag: OptionBag): OptionBag {
-  const rest: Record<string, unknown> = Object.create(null) as Record<string, unknown>
-  for (const name of Object.keys(bag)) if (bag[name] !== null) rest[name] = bag[name]
-  return rest
+function open(kwargs: unknown, context: unknown): Call {
+  const given = readKwargs(kwargs)
+  const beams = given['num_beams'] !== undefined && given['num_beams'] !== 1
+  const bag: Record<string, unknown> = Object.create(null) as Record<string, unknown>
+  const dropped = new Set<string>()
+  for (const name of Object.keys(given)) {
+    const row = huggingFaceTable[name]
+    const value = given[name]
+    if (row === undefined) continue
+    if ('dropped' in row) dropped.add(name)
+    else if ('refused' in row) dropNeutral(name, value, row, beams, dropped)
+    bag[name] = value === null && 'becomes' in row ? ofNone(name, row.none, given, beams, dropped) : value
+  }
+  return {
+    bag, dropped, beams, promptTokens: promptTokensOf(context), options: {},
+    sampling: bag['do_sample'] !== undefined && flag(bag, 'do_sample'),
+  }
+}
+
+function dropNeutral(name: string, value: unknown, row: Refused, beams: boolean, dropped: Set<string>): void {
+  const off = value === null ? !(row.none === 'error with beams' && beams) : row.neutral?.(value) === true
+  if (!off) throw refused(name, value, `not supported: it ${row.refused}`, row.hint)
+  dropped.add(name)
+}
+
+function ofNone(name: string, none: NoneMeaning, given: OptionBag, beams: boolean, dropped: Set<string>): unknown {
+  if (typeof none === 'object') return none.value
+  const error = none === 'error' || (none === 'error with beams' && beams) ||
+    (none === 'error without max_new_tokens' && typeof given['max_new_tokens'] !== 'number')
+  if (error) throw refused(name, null, 'is an error in transformers')
+  dropped.add(name)
+  return undefined
+}
+
+function promptTokensOf(context: unknown): number | undefined {
+  if (context === undefined) return undefined
+  if (typeof context !== 'object' || context === null) throw refused('context', context, 'expected { promptTokens }')
+  const value = readProperty(context, 'promptTokens')
+  if (value === undefined) return undefined
+  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 1) return value
+  throw refused('promptTokens', value, 'expected a whole number from 1')
 }
 
 function number(bag: OptionBag, name: string): number {
@@ -129,42 +149,67 @@ function flag(bag: OptionBag, name: string): boolean {
   throw refused(name, value, 'expected true or false')
 }
 
-function readSampling(bag: OptionBag, put: Record<string, unknown>, dropped: string[]): void {
-  const sampling = bag['do_sample'] !== undefined && flag(bag, 'do_sample')
-  for (const [name, option] of Object.entries(warpers)) {
+function readNumbers({ bag, options, dropped }: Call): void {
+  for (const name of ['num_beams', 'num_return_sequences', 'length_penalty', 'repetition_penalty'] as const) {
     if (bag[name] === undefined) continue
+    const option = (huggingFaceTable[name] as Translated).becomes[0] as 'numBeams'
+    options[option] = number(bag, name)
+  }
+  if (bag['no_repeat_ngram_size'] === undefined) return
+  const size = number(bag, 'no_repeat_ngram_size')
+  if (size < 0) dropped.add('no_repeat_ngram_size')
+  else options.noRepeatNgramSize = size
+}
+
+// Outside these ranges transformers leaves the warper out.
+const works: Readonly<Record<string, (value: number) => boolean>> = {
+  top_p: value => value <= 1, typical_p: value => value <= 1,
+  epsilon_cutoff: value => value > 0 && value < 1, eta_cutoff: value => value > 0 && value < 1,
+}
+
+function readSampling({ bag, options, dropped, sampling, beams }: Call): void {
+  for (const [name, row] of translated) {
+    if (row.only !== 'do_sample' || bag[name] === undefined) continue
     const value = number(bag, name)
-    if (!sampling) {
-      dropped.push(name)
-    } else if (name === 'temperature' && value <= 0) {
+    if (!sampling || works[name]?.(value) === false) {
+      dropped.add(name)
+    } else if ((name === 'temperature' || name === 'typical_p') && value <= 0) {
       throw refused(name, value, 'expected a number above 0')
     } else {
-      put[option] = value
+      options[row.becomes[0] as 'temperature'] = value
     }
   }
   if (!sampling) return
-  put['temperature'] ??= 1
-  put['topK'] ??= 50
-  if (typeof put['numBeams'] === 'number' && put['numBeams'] > 1) put['sampleBeams'] = true
+  options.temperature ??= 1
+  options.topK ??= 50
+  if (beams) options.sampleBeams = true
 }
 
-function readLengths(
-  bag: OptionBag, put: Record<string, unknown>, context: FromHuggingFaceContext, dropped: string[],
-): void {
-  const { promptTokens } = context
-  for (const [name, option] of [['max_length', 'maxTokens'], ['min_length', 'minTokens']] as const) {
-    if (bag[name] === undefined) continue
+function readLengths({ bag, options, dropped, promptTokens }: Call): void {
+  const counted = (name: string): number => {
     const total = number(bag, name)
-    if (put[option] !== undefined) {
-      dropped.push(name)                             // max_new_tokens wins, as in transformers
-    } else if (promptTokens === undefined) {
-      if (name === 'min_length' && total === 0) dropped.push(name)
-      else throw refused(name, total, 'counts the prompt', 'pass { promptTokens } as the second argument')
-    } else if (name === 'max_length') {
-      put[option] = Math.max(1, total - promptTokens)  // transformers generates one token at least
-    } else {
-      put[option] = Math.max(0, total - promptTokens)
+    if (promptTokens !== undefined) return total - promptTokens
+    throw refused(name, total, 'counts the prompt', 'pass { promptTokens } as the second argument')
+  }
+  options.maxTokens = bag['max_new_tokens'] === undefined ? newTokens : number(bag, 'max_new_tokens')
+  if (bag['max_length'] !== undefined && bag['max_new_tokens'] !== undefined) {
+    dropped.add('max_length')
+  } else if (bag['max_length'] !== undefined) {
+    options.maxTokens = counted('max_length')
+    if (options.maxTokens <= 0) {
+      throw refused('max_length', bag['max_length'], `expected more than the ${promptTokens} tokens of the prompt`,
+        'max_new_tokens does not count the prompt')
     }
+  }
+  const name = bag['min_new_tokens'] === undefined ? 'min_length' : 'min_new_tokens'
+  if (name === 'min_new_tokens' && bag['min_length'] !== undefined) dropped.add('min_length')
+  if (bag[name] === undefined) return
+  if (number(bag, name) <= 0) {
+    dropped.add(name)
+  } else {
+    // Above the maximum it bans the end to the last token, which the maximum itself does too.
+    const least = name === 'min_length' ? counted(name) : number(bag, name)
+    options.minTokens = Math.min(Math.max(0, least), options.maxTokens)
   }
 }
 
@@ -175,61 +220,102 @@ function ids(name: string, value: unknown): number[] {
   return Array.from(readIds(list, tokenLimit, reason => refused(name, value, reason)))
 }
 
-function readStops(bag: OptionBag, options: Mutable): void {
+function readStops({ bag, options }: Call): void {
   if (bag['eos_token_id'] !== undefined) options.stopTokenIds = ids('eos_token_id', bag['eos_token_id'])
   const stop = bag['stop_strings']
-  if (stop !== undefined) {
-    const list = typeof stop === 'string' ? [stop] : stop
-    if (!Array.isArray(list) || !list.every(text => typeof text === 'string')) {
-      throw refused('stop_strings', stop, 'expected text or an array of texts')
-    }
-    options.stop = list as string[]
-    options.includeStop = true                       // transformers leaves the stop string in the output
+  if (stop === undefined) return
+  const list = typeof stop === 'string' ? [stop] : stop
+  if (!Array.isArray(list) || list.length === 0 || !list.every(text => typeof text === 'string')) {
+    throw refused('stop_strings', stop, 'expected text or an array of texts, one at least')
   }
-  const last = bag['forced_eos_token_id']
-  if (last !== undefined) {
-    const [id, ...others] = ids('forced_eos_token_id', last)
-    if (id === undefined || others.length > 0) throw refused('forced_eos_token_id', last, 'expected one token id')
-    options.forcedLastToken = id
-  }
+  options.stop = [...new Set(list as string[])]
+  options.stopMatching = 'hf'
+  options.includeStop = true                         // transformers leaves the stop string in the output
 }
 
-function readBans(bag: OptionBag, options: Mutable): void {
-  const rules: Array<readonly [number | readonly number[], number]> = []
-  const eos = options.stopTokenIds === undefined ? [] : Array.from(options.stopTokenIds)
-  const words = bag['bad_words_ids']
-  if (words !== undefined) {
-    if (!Array.isArray(words)) throw refused('bad_words_ids', words, 'expected an array of arrays of token ids')
-    for (const word of words as unknown[]) {
-      const list = ids('bad_words_ids', word)
-      // transformers leaves the end-of-sequence token out of the banned words.
-      if (!(list.length === 1 && eos.includes(list[0] ?? -1))) rules.push([list, -Infinity])
-    }
-  }
-  if (bag['suppress_tokens'] !== undefined) {
-    for (const id of ids('suppress_tokens', bag['suppress_tokens'])) rules.push([id, -Infinity])
-  }
-  const bias = bag['sequence_bias']
-  if (bias !== undefined) {
-    if (!Array.isArray(bias)) throw refused('sequence_bias', bias, 'expected an array of [token ids, number]')
-    for (const rule of bias as unknown[]) {
-      if (!Array.isArray(rule) || rule.length !== 2 || typeof rule[1] !== 'number') {
-        throw refused('sequence_bias', rule, 'expected [token ids, number]')
-      }
-      rules.push([ids('sequence_bias', rule[0]), rule[1]])
-    }
-  }
-  if (rules.length > 0) options.bias = rules
+function oneId(bag: OptionBag, name: string): number {
+  const [id, ...others] = ids(name, bag[name])
+  if (id === undefined || others.length > 0) throw refused(name, bag[name], 'expected one token id')
+  return id
 }
 
-function readBeams(bag: OptionBag, options: Mutable, dropped: string[]): void {
+function readForced({ bag, options, dropped, promptTokens }: Call): void {
+  if (bag['forced_eos_token_id'] !== undefined) options.forcedLastToken = oneId(bag, 'forced_eos_token_id')
+  if (bag['forced_bos_token_id'] === undefined) return
+  const first = oneId(bag, 'forced_bos_token_id')
+  if (promptTokens === undefined) {
+    throw refused('forced_bos_token_id', first, 'works in transformers only when the prompt is one token',
+      'pass { promptTokens } as the second argument, or use forcedFirstToken')
+  }
+  if (promptTokens === 1) options.forcedFirstToken = first
+  else dropped.add('forced_bos_token_id')
+}
+
+function readFlags({ bag, options, dropped, beams }: Call): void {
+  if (bag['renormalize_logits'] !== undefined) options.renormalize = flag(bag, 'renormalize_logits')
   const early = bag['early_stopping']
   if (early === undefined) return
   if (typeof early !== 'boolean' && early !== 'never') {
     throw refused('early_stopping', early, "expected true, false or 'never'")
   }
-  if ((options.numBeams ?? 1) > 1) options.earlyStopping = early
-  else dropped.push('early_stopping')
+  if (beams) options.earlyStopping = early
+  else dropped.add('early_stopping')
+}
+
+// What transformers refuses, or does differently, only when arguments come together.
+function checkTogether({ bag, options, sampling, beams }: Call): void {
+  const n = options.n ?? 1
+  if (n > 1 && !beams && !sampling) {
+    throw refused('num_return_sequences', n, 'expected 1 without do_sample and num_beams')
+  }
+  if (beams && n > (options.numBeams ?? 1)) {
+    throw refused('num_return_sequences', n, `expected at most num_beams (${options.numBeams})`)
+  }
+  const lookup = bag['prompt_lookup_num_tokens']
+  if (lookup !== undefined && lookup !== null && !beams) {
+    const reason = n > 1 ? 'is an error with num_return_sequences above 1 in transformers'
+      : bag['stop_strings'] === undefined ? undefined : 'makes transformers overlook stop_strings inside a draft'
+    if (reason !== undefined) throw refused('prompt_lookup_num_tokens', lookup, reason)
+  }
+  if (bag['suppress_tokens'] === undefined) return
+  for (const [name, forced] of [
+    ['forced_eos_token_id', options.forcedLastToken], ['forced_bos_token_id', options.forcedFirstToken],
+  ] as const) {
+    if (forced !== undefined && ids('suppress_tokens', bag['suppress_tokens']).includes(forced)) {
+      throw refused(name, forced, 'is in suppress_tokens, which leaves no token at all')
+    }
+  }
+}
+
+// The check of generate itself, but for what depends on the model. Its refusal names the argument.
+function checkOptions({ bag, options }: Call): void {
+  try {
+    checkGenerate(options, {
+      vocabSize: tokenLimit, stopTokenIds: [], compat: 'hf-4.55', hasTokenizer: true,
+      encodeContinuation: () => new Int32Array(0),
+    })
+  } catch (e) {
+    if (!isPolyLMError(e)) throw e
+    const option = e['option']
+    const name = translated.find(([argument, { becomes }]) =>
+      bag[argument] !== undefined && becomes.some(each => each === option))?.[0]
+    throw name === undefined ? e : refused(name, bag[name], `${String(e['reason'])}, as ${String(option)}`, e.hint)
+  }
+}
+
+/** Given options that no keyword arguments of transformers stand for; for `explain`. */
+export function notInHuggingFace(given: Readonly<Record<string, unknown>>): string[] {
+  const beams = typeof given['numBeams'] === 'number' && given['numBeams'] > 1
+  const missing: Readonly<Record<string, boolean>> = {
+    presencePenalty: (given['presencePenalty'] ?? 0) !== 0,
+    frequencyPenalty: (given['frequencyPenalty'] ?? 0) !== 0,
+    allow: given['allow'] !== undefined,
+    forcedFirstToken: given['forcedFirstToken'] !== undefined,
+    padTo: given['padTo'] !== undefined,
+    stop: given['stop'] !== undefined && given['stopMatching'] !== 'hf',
+    beamScoring: beams && given['beamScoring'] === 'hf-4.31',
+  }
+  return Object.keys(missing).filter(name => missing[name])
 }
 
 /** Checked options as the keyword arguments that make transformers do the same; for `explain`. */
@@ -259,16 +345,19 @@ export function toHuggingFace(
   put('min_new_tokens', number('minTokens', 0), 0)
   put('repetition_penalty', number('repetitionPenalty', 1), 1)
   put('no_repeat_ngram_size', number('noRepeatNgramSize', 0), 0)
-  put('forced_bos_token_id', given['forcedFirstToken'], undefined)
   put('forced_eos_token_id', given['forcedLastToken'], undefined)
   put('renormalize_logits', given['renormalize'] ?? false, false)
   kwargs['eos_token_id'] = stopTokenIds.length === 1 ? stopTokenIds[0] : [...stopTokenIds]
   const bias = given['bias'] as GenerateOptions['bias']
-  if (bias !== undefined && bias.length > 0) {
-    kwargs['sequence_bias'] = bias.map(([target, value]) =>
-      [typeof target === 'number' ? [target] : Array.from(target), value])
-  }
+  const spared = new Set(Array.from((given['biasSparesStops'] ?? []) as ArrayLike<number>))
+  const rules = (bias ?? []).map(([target, value]) =>
+    [typeof target === 'number' ? [target] : Array.from(target), value] as const)
+  const counting = rules.filter(([[id, ...rest], value]) =>
+    value !== -Infinity || id === undefined || rest.length > 0 || !spared.has(id) || !stopTokenIds.includes(id))
+  if (counting.length > 0) kwargs['sequence_bias'] = counting
   const stop = given['stop']
-  if (stop !== undefined) kwargs['stop_strings'] = typeof stop === 'string' ? [stop] : stop
+  if (stop !== undefined && given['stopMatching'] === 'hf') {
+    kwargs['stop_strings'] = typeof stop === 'string' ? [stop] : stop
+  }
   return kwargs
 }

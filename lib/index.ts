@@ -1,11 +1,13 @@
 // index.ts: everything that the package exports.
 import path from 'node:path'
+import { packageRoot } from './here.js'
 
 /** The directory of the demonstration model that comes with the package. */
-export const demoModel: string = path.join(__dirname, '..', 'demo', 'model')
+export const demoModel: string = path.join(packageRoot, 'demo', 'model')
 
 export { errorCodes, isPolyLMError, PolyLMError } from './errors.js'
-export type { ErrorCode, ErrorData } from './errors.js'
+export type { ErrorCode, ErrorData, ErrorJson, PolyLMErrorOf } from './errors.js'
+export type { ErrorFields, FileFields, QueueFields, UnsupportedFields } from './error-fields.js'
 export { fromHuggingFace } from './hugging-face.js'
 export type { FromHuggingFaceContext, FromHuggingFaceResult } from './hugging-face.js'
 export { Model } from './model.js'

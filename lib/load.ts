@@ -2,7 +2,9 @@
 // then the engine and one step to warm it up. All or nothing: whatever fails or is aborted frees the rest.
 import { linkedController } from './abort.js'
 import { startCall, type Engine } from './call.js'
+import { Callbacks } from './callbacks.js'
 import { openCheckpoint } from './checkpoint/open.js'
+import { printableLines, quote } from './checkpoint/text.js'
 import type { Checkpoint, ModelConfig } from './checkpoint/types.js'
 import type { Core } from './core.js'
 import { isPolyLMError, PolyLMError } from './errors.js'
@@ -32,7 +34,7 @@ export async function loadModel(dir: string, checked: CheckedLoad): Promise<Load
   const { signal } = checked
   signal?.throwIfAborted()
   loadNative()
-  const stop = linkedController(signal)
+  const stop = stopOf(signal)
   try {
     const checkpoint = await openCheckpoint(dir, { signal: stop.signal })
     const { config } = checkpoint
@@ -56,7 +58,7 @@ export async function loadModel(dir: string, checked: CheckedLoad): Promise<Load
 /** A model with random weights, for benchmarks: no directory, no tokenizer, no stop tokens. */
 export async function loadRandom(config: ModelConfig, checked: CheckedLoad): Promise<LoadedParts> {
   loadNative()
-  const stop = linkedController(checked.signal)
+  const stop = stopOf(checked.signal)
   try {
     await checkMemory(config, checked.precision === 'fp32' ? 4 : 2, checked, contextOf(checked, config.contextSize))
     return await build({
@@ -72,7 +74,15 @@ export async function loadRandom(config: ModelConfig, checked: CheckedLoad): Pro
   }
 }
 
-type Stop = ReturnType<typeof linkedController>
+/** What ends a load, and the callbacks that may. */
+interface Stop extends ReturnType<typeof linkedController> {
+  readonly callbacks: Callbacks
+}
+
+function stopOf(signal: AbortSignal | undefined): Stop {
+  const linked = linkedController(signal)
+  return { ...linked, callbacks: new Callbacks(reason => { linked.abort(reason) }) }
+}
 
 async function build(source: Source, checked: CheckedLoad, stop: Stop): Promise<LoadedParts> {
   const contextSize = contextOf(checked, source.config.contextSize)
@@ -83,7 +93,7 @@ async function build(source: Source, checked: CheckedLoad, stop: Stop): Promise<
     stop.signal.throwIfAborted()
     const maxTokens = await roomForKv(source.config, checked, contextSize, weights)
     report(checked, stop, { phase: 'prepare', loaded: read, total: read })
-    const router = new EventRouter()
+    const router = new EventRouter(tokenizer?.texts)
     owned = undefined
     const native = await fromCore(() => weights.start(
       tokenizer === null ? null : tokenizer.native,
@@ -101,7 +111,11 @@ async function build(source: Source, checked: CheckedLoad, stop: Stop): Promise<
       report(checked, stop, { phase: 'warmup', loaded: read, total: read })
       await warmUp(engine, stop.signal)
       stop.signal.throwIfAborted()
-      return finish(source, checked, weights, engine, tokenizer, contextSize)
+      const parts = finish(source, checked, weights, engine, tokenizer, contextSize)
+      tell(parts.info, checked, stop)
+      await stop.callbacks.settled(stop.signal)
+      stop.signal.throwIfAborted()
+      return parts
     } catch (e) {
       await native.dispose()
       throw e
@@ -154,14 +168,16 @@ function withDevice(e: unknown, device: string): unknown {
   return new PolyLMError('DEVICE', e.message, { device, ...(e.hint === undefined ? {} : { hint: e.hint }) })
 }
 
-// A progress callback that throws ends the load with what it threw.
+// A callback that throws or rejects ends the load with its reason.
 function report({ onProgress }: CheckedLoad, stop: Stop, progress: LoadProgress): void {
-  if (onProgress === undefined || stop.signal.aborted) return
-  try {
-    onProgress(progress)
-  } catch (e) {
-    stop.abort(e)
-  }
+  if (onProgress !== undefined && !stop.signal.aborted) stop.callbacks.run(() => onProgress(progress))
+}
+
+function tell(info: ModelInfo, { logger }: CheckedLoad, { callbacks }: Stop): void {
+  if (logger === undefined) return
+  for (const warning of info.warnings) callbacks.run(() => logger('warn', warning, {}))
+  const fields = { parameters: info.parameters, ...info.device }
+  callbacks.run(() => logger('info', `loaded on ${info.device.name}`, fields))
 }
 
 async function openTokenizer(
@@ -216,19 +232,19 @@ function finish(
   const info = toInfo({ ...source, warnings }, weights, stopTokenIds, contextSize, before.kvTokensTotal)
   // Of special tokens, those that the model has.
   const prefixes = [tokenizer?.specialTokens.bos?.id, tokenizer?.specialTokens.eos?.id, config.bosTokenId]
-  for (const warning of info.warnings) checked.logger?.('warn', warning, {})
-  checked.logger?.('info', `loaded on ${info.device.name}`, { parameters: info.parameters, ...info.device })
   const core: Core = {
     engine,
     contextSize,
     maxSequences: checked.maxSequences,
     weightsFingerprint: info.weightsFingerprint,
+    texts: tokenizer?.texts,
     prefixToken: prefixes.find(id => typeof id === 'number' && id < config.vocabSize) ?? stopTokenIds[0],
     prompts: {
       vocabSize: config.vocabSize,
       contextSize,
       hasTokenizer: tokenizer !== null,
       hasTokensBeyond: tokenizer !== null && tokenizer.vocabSize > config.vocabSize,
+      bytesPerToken: tokenizer?.native.bytesPerToken,
       control: text => tokenizer?.controlId(text),
     },
     options: {
@@ -249,7 +265,7 @@ function toInfo(
   const { kind, name, isa, reason, precision } = weights.device
   const unused = weights.unused.length === 0 ? [] : [
     `${weights.unused.length} tensors of the checkpoint are not part of the model: ` +
-    `${weights.unused.slice(0, 5).join(', ')}${weights.unused.length > 5 ? ', ...' : ''}`,
+    `${weights.unused.slice(0, 5).map(name => quote(name)).join(', ')}${weights.unused.length > 5 ? ', ...' : ''}`,
   ]
   return {
     family: config.family,
@@ -264,7 +280,7 @@ function toInfo(
     stopTokenIds,
     weightsFingerprint: weights.fingerprint,
     device: { kind, name, ...(isa === '' ? {} : { isa }), ...(reason === '' ? {} : { reason }) },
-    warnings: [...warnings, ...weights.warnings, ...unused],
+    warnings: [...warnings, ...weights.warnings, ...unused].map(printableLines),
   }
 }
 

@@ -110,7 +110,7 @@ export async function freeMemory(
   device: string, weightBytes: number,
 ): Promise<{ kind: string; free: number | undefined }> {
   const { kind, found } = deviceFor(await nativeDevices(), device, weightBytes)
-  const free = found !== undefined && found.freeBytes > 0 ? found.freeBytes : undefined
+  const free = found !== undefined && found.memoryBytes > 0 ? found.freeBytes : undefined   // 0: none is free
   return { kind, free: free ?? (kind === 'cpu' ? freeHere() : undefined) }
 }
 

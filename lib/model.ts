@@ -6,8 +6,8 @@ import type { Core } from './core.js'
 import { encodeText, prepareGenerate, runGenerate, runStream, withValue } from './core.js'
 import { PolyLMError, type ErrorCode } from './errors.js'
 import { generateEach, type GenerateInput, type GenerateManyItem } from './generate-each.js'
-import { checkGenerate, type CheckedGenerate } from './generate-options.js'
-import { toHuggingFace } from './hugging-face.js'
+import { checkChoices, checkGenerate, type CheckedGenerate } from './generate-options.js'
+import { notInHuggingFace, toHuggingFace } from './hugging-face.js'
 import { checkEstimate, checkLoad, contextOf } from './load-options.js'
 import { loadModel } from './load.js'
 import { estimateMemory, nativeDevices, type MemoryEstimate } from './memory.js'
@@ -94,8 +94,10 @@ export interface Explanation {
   /** Given options that have no effect. */
   readonly inert: readonly string[]
   readonly stopTokenIds: readonly number[]
-  /** Keyword arguments that make transformers' generate() do the same. */
+  /** Keyword arguments that make transformers' generate() do the same, but for `notInHuggingFace`. */
   readonly huggingFace: Readonly<Record<string, unknown>>
+  /** Given options that have no counterpart there. */
+  readonly notInHuggingFace: readonly string[]
 }
 
 /**
@@ -139,10 +141,10 @@ export interface Model {
   loglikelihood(
     items: Iterable<LoglikelihoodItem>, options?: LoglikelihoodOptions,
   ): Promise<LoglikelihoodResult[]>
-  /** How probable a text of any length is. */
+  /** How probable a text of up to 16 Mi characters or token ids is; what the context does not hold goes in windows. */
   score(prompt: Prompt, options?: ScoreOptions): Promise<ScoreResult>
   /**
-   * What options do, without running anything.
+   * What options do, without running anything. Synchronous: a prompt that is text is encoded on this thread.
    *
    * @throws PolyLMError INVALID_OPTION as generate would.
    */
@@ -259,11 +261,13 @@ class LoadedModel implements Model {
     const maxTokens = Number(checked.params['maxTokens'])
     const room = prompt === undefined ? maxTokens : core.contextSize - promptLength(core, prompt, checked)
     const limited = checked.maxTokensGiven ? maxTokens : Math.max(1, Math.min(maxTokens, room))
+    const decided = { ...checked.given, temperature: checked.params['temperature'] }
     return {
       processors,
       inert: inert.filter(name => checked.given[name] !== undefined),
       stopTokenIds,
-      huggingFace: toHuggingFace(checked.given, stopTokenIds, limited),
+      huggingFace: toHuggingFace(decided, stopTokenIds, limited),
+      notInHuggingFace: notInHuggingFace(decided),
     }
   }
 
@@ -310,7 +314,12 @@ class LoadedModel implements Model {
 
 function inspect(core: Core, checked: CheckedGenerate): { processors: string[]; inert: string[] } {
   try {
-    return inCore(() => core.engine.native.check(checked.params))
+    const { params, longChoices, given } = checked
+    if (longChoices === undefined) return inCore(() => core.engine.native.check(params))
+    const choices = longChoices.map(choice => (
+      typeof choice === 'string' ? core.options.encodeContinuation(choice) : choice
+    ))
+    return inCore(() => core.engine.native.check({ ...params, allowChoices: checkChoices(choices, given['allow']) }))
   } catch (e) {
     throw withValue(e, checked.given)
   }

@@ -1,12 +1,15 @@
 // native.ts: finds and loads the addon, once and lazily, and gives its functions types. Nothing else
 // imports the .node file. Errors of the core arrive here as plain objects with a code and leave as
-// PolyLMError. Trap: paths come from __dirname, not import.meta.url, whose CJS shim breaks in folders
-// with '#' or '%' (tsup's shim for the former is right in both module systems).
+// PolyLMError. Trap: node-gyp-build is not imported but required by the first call: inside of an ESM bundle its own
+// calls of require throw, and a bundle must end in NO_BINARY, not in that.
 /// <reference path="./node-gyp-build.d.ts" />
+import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import os from 'node:os'
 import path from 'node:path'
-import nodeGypBuild from 'node-gyp-build'
 import { binaryPlaces, noBinary, type BinaryPlace } from './binary.js'
 import { errorCodes, PolyLMError, type ErrorCode } from './errors.js'
+import { packageRoot } from './here.js'
 
 /** A part of a prompt as the core takes it. */
 export type NativePart =
@@ -20,6 +23,10 @@ export interface NativeParams {
   readonly beamScoring: number
   readonly stop: readonly string[]
   readonly stopTokenIds: Int32Array
+  /** Bias rules of one token. */
+  readonly biasIds: Int32Array
+  readonly biasAmounts: Float64Array
+  /** Bias rules of several tokens. */
   readonly biasTokens: readonly Int32Array[]
   readonly biasValues: Float64Array
   readonly allowTokens: Int32Array
@@ -38,6 +45,8 @@ export interface NativeRequest {
   readonly returnOnAbort?: boolean
   readonly queueTimeoutMs?: number
   readonly cacheSalt?: string
+  /** Who takes turns with others, where no salt says it. */
+  readonly caller?: string
   readonly params?: NativeParams
   readonly scoreFrom?: number
   readonly scoreTop?: number
@@ -105,6 +114,10 @@ export interface NativeModel {
   encodeText(
     text: string, addSpecialTokens: boolean, parseSpecial: boolean, atStart: boolean, withOffsets?: boolean,
   ): { ids: Int32Array; offsets?: Uint32Array }
+  /** The same for several texts, off this thread. */
+  tokenizeTexts(
+    texts: readonly string[], addSpecialTokens: boolean, parseSpecial: boolean, atStart: boolean, withOffsets?: boolean,
+  ): Promise<Array<{ ids: Int32Array; offsets?: Uint32Array }>>
   /** Text of ids, special tokens included. Throws without a tokenizer. */
   decodeIds(ids: Int32Array): string
   /** Ids of a prompt, unchecked, on this thread. */
@@ -217,6 +230,7 @@ export interface NativeParamRow {
 export interface Native {
   describe(): {
     readonly params: readonly NativeParamRow[]
+    readonly limits: Readonly<Record<string, number>>
     readonly errorCodes: readonly string[]
     readonly compiler: string
     readonly cuda: boolean
@@ -244,21 +258,34 @@ export function loadNative<Extra = unknown>(): Native & Extra {
   return loaded as Native & Extra
 }
 
-const root = path.join(__dirname, '..')
+type NodeGypBuild = typeof import('node-gyp-build').default
+
+// Does nothing: tools that trace files (Next.js) find the binary by this path; how it is required they cannot follow.
+function showTracers(): void {
+  try {
+    existsSync(path.join(packageRoot, 'prebuilds', `${os.platform()}-${os.arch()}`))
+  } catch { /* Node's permission model */ }
+}
 
 function open(): Native {
+  showTracers()
   try {
-    return nodeGypBuild(root) as Native
+    const require = createRequire(path.join(packageRoot, 'package.json'))
+    const addon = (require('node-gyp-build') as NodeGypBuild)(packageRoot) as Partial<Native> | null
+    // A bundle may stand in a project with an addon of its own.
+    if (typeof addon?.describe !== 'function') throw new Error('the addon that was found is not polylm\'s')
+    return addon as Native
   } catch (cause) {
-    throw noBinary(root, cause, messageOf(cause))
+    throw noBinary(packageRoot, cause, messageOf(cause))
   }
 }
 
 /** The file that {@link loadNative} loads, and the folders that are searched for it. */
 export function findBinary(): { readonly file?: string; readonly places: readonly BinaryPlace[] } {
-  const places = binaryPlaces(root)
+  const places = binaryPlaces(packageRoot)
   try {
-    return { file: nodeGypBuild.path(root), places }
+    const require = createRequire(path.join(packageRoot, 'package.json'))
+    return { file: (require('node-gyp-build') as NodeGypBuild).path(packageRoot), places }
   } catch {
     return { places }
   }
@@ -276,17 +303,32 @@ export function fromNative(e: unknown): unknown {
   const { code, hint, ...data } = { ...e } as Record<string, unknown>
   if (typeof code !== 'string' || !(errorCodes as readonly string[]).includes(code)) return e
   const text = messageOf(e)
-  const fields = code === 'INVALID_OPTION' ? { ...optionOf(text), ...data } : data
   return new PolyLMError(code as ErrorCode, text, {
-    ...fields,
+    ...fieldsOf(code, text, hint, data),
     ...(typeof hint === 'string' ? { hint } : {}),
   })
 }
 
+// The core's fields are numbers and texts; what a code promises beyond them is made here.
+function fieldsOf(code: string, text: string, hint: unknown, data: Record<string, unknown>): Record<string, unknown> {
+  switch (code) {
+    case 'INVALID_OPTION':
+      return { ...optionOf(text), ...data }
+    case 'INVALID_PROMPT':
+      return { reason: text, ...data }
+    case 'INSUFFICIENT_MEMORY': {
+      const suggestions = String(data['suggestions'] ?? hint ?? '').split('\n').filter(line => line !== '')
+      return { ...data, suggestions }
+    }
+    default:
+      return data
+  }
+}
+
 // The core's messages about options start with the option's public name and a colon.
-function optionOf(text: string): { option?: string; reason?: string } {
-  const match = /^([A-Za-z][A-Za-z0-9]*): (.*)$/s.exec(text)
-  return match ? { option: match[1] as string, reason: match[2] as string } : {}
+function optionOf(text: string): { option: string; value: undefined; reason: string } {
+  const [, option = 'options', reason = text] = /^([A-Za-z][A-Za-z0-9]*): (.*)$/s.exec(text) ?? []
+  return { option, value: undefined, reason }
 }
 
 /** Runs a call into the core; its errors become PolyLMErrors. */

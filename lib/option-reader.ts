@@ -2,7 +2,10 @@
 // into a copy without prototype, unknown names refused with the name that was probably meant. Getters
 // and proxies can therefore neither change a value after its check nor surprise the code behind it.
 // Not here: which options exist (generate-options.ts, load-options.ts).
+import { adoptSignal } from './abort.js'
+import { printableJson } from './checkpoint/text.js'
 import { PolyLMError } from './errors.js'
+import { isArray, said } from './untrusted.js'
 
 /** An option that cannot be used. */
 export function invalidOption(
@@ -21,13 +24,13 @@ export function invalidOption(
 export function show(value: unknown): string {
   switch (typeof value) {
     case 'string': {
-      const shown = JSON.stringify(value.length > 60 ? value.slice(0, 60) : value)
+      const shown = printableJson(JSON.stringify(value.length > 60 ? value.slice(0, 60) : value))
       return value.length > 60 ? `${shown}... (${value.length} characters)` : shown
     }
     case 'number':
       return Object.is(value, -0) ? '-0' : String(value)
     case 'bigint':
-      return `${String(value).slice(0, 40)}n`
+      return value > -tooWide && value < tooWide ? `${String(value)}n` : 'a bigint of more than 40 digits'
     case 'boolean':
     case 'undefined':
       return String(value)
@@ -36,9 +39,12 @@ export function show(value: unknown): string {
     case 'function':
       return 'a function'
     default:
-      return value === null ? 'null' : Array.isArray(value) ? 'an array' : 'an object'
+      return value === null ? 'null' : isArray(value) ? 'an array' : 'an object'
   }
 }
+
+// Writing a wide one in decimal digits takes quadratic time.
+const tooWide = 10n ** 40n
 
 /** A copy of an options object: own properties, read once, `undefined` left out, no prototype. */
 export type OptionBag = Readonly<Record<string, unknown>>
@@ -49,7 +55,7 @@ export function readBag(
 ): OptionBag {
   const bag: Record<string, unknown> = Object.create(null) as Record<string, unknown>
   if (source === undefined) return bag
-  if (typeof source !== 'object' || source === null || Array.isArray(source)) {
+  if (typeof source !== 'object' || source === null || isArray(source)) {
     throw invalidOption('options', source, `expected an object with the options of ${what}`)
   }
   for (const name of ownNames(source, what)) {
@@ -84,12 +90,13 @@ function unknownOption(
   name: string, value: unknown, known: ReadonlySet<string>, what: string,
 ): PolyLMError {
   const meant = nearest(name, known)
+  const shown = name.length > 60 ? `${name.slice(0, 60)}...` : name
   const hint = meant === undefined && isHuggingFaceName(name)
     ? 'fromHuggingFace() turns generate(**kwargs) into options'
     : undefined
   return new PolyLMError(
     'INVALID_OPTION',
-    `${name}: is not an option of ${what}${meant === undefined ? '' : `; did you mean ${meant}?`}`,
+    `${shown}: is not an option of ${what}${meant === undefined ? '' : `; did you mean ${meant}?`}`,
     { option: name, value, reason: 'unknown', ...(hint === undefined ? {} : { hint }) },
   )
 }
@@ -202,37 +209,84 @@ export function readSalt(bag: OptionBag): string | undefined {
   return value
 }
 
-/** An AbortSignal, also one of another realm. */
+/** Who goes first. */
+export function readPriority(bag: OptionBag): 'interactive' | 'batch' | undefined {
+  return readChoice(bag, 'priority', ['interactive', 'batch'])
+}
+
+/** An AbortSignal, also one of another realm or a look-alike. */
 export function readSignal(bag: OptionBag): AbortSignal | undefined {
   const value = bag['signal']
   if (value === undefined) return undefined
-  const like = value as Partial<AbortSignal> | null
-  const right = typeof like === 'object' && like !== null && typeof like.aborted === 'boolean' &&
-    typeof like.addEventListener === 'function' && typeof like.removeEventListener === 'function'
-  if (!right) throw invalidOption('signal', value, 'expected an AbortSignal')
-  return value as AbortSignal
+  const signal = adoptSignal(value)
+  if (signal === undefined) throw invalidOption('signal', value, 'expected an AbortSignal')
+  return signal
 }
 
 /**
  * A copy of a list of token ids, each checked to be an integer in [0, limit). The copy comes first, so
  * memory that changes meanwhile (a SharedArrayBuffer) cannot pass the check with other values.
  */
-export function readIds(value: unknown, limit: number, complain: (reason: string) => Error): Int32Array {
-  if (typeof value !== 'object' || value === null) throw complain('expected an array of token ids')
-  const length = (value as { length?: unknown }).length
-  if (typeof length !== 'number' || !Number.isSafeInteger(length) || length < 0) {
-    throw complain('expected an array of token ids')
-  }
-  if (length > maxIds) throw complain(`expected at most ${maxIds} token ids, found ${length}`)
+export function readIds(
+  value: unknown, limit: number, complain: (reason: string) => Error, most = maxIds,
+): Int32Array {
+  const length = countIds(value, complain)
+  if (length > most) throw complain(`expected at most ${most} token ids, found ${length}`)
   const ids = new Int32Array(length)
-  for (let i = 0; i < length; i++) {
-    const id = (value as ArrayLike<unknown>)[i]
-    if (typeof id !== 'number' || !Number.isInteger(id) || id < 0 || id >= limit) {
-      throw complain(`token out of range: index ${i} is ${show(id)}, expected an integer from 0 to ${limit - 1}`)
-    }
-    ids[i] = id
+  copyIds(value, ids, 0, length, limit, complain)
+  return ids
+}
+
+/** The same for lists of any length, letting others run in between. Memory that changes meanwhile is read as it is. */
+export async function readManyIds(
+  value: unknown, limit: number, complain: (reason: string) => Error, most: number,
+): Promise<Int32Array> {
+  const length = countIds(value, complain)
+  if (length > most) throw complain(`expected at most ${most} token ids, found ${length}`)
+  const ids = new Int32Array(length)
+  for (let from = 0; from < length; from += sliceIds) {
+    if (from > 0) await new Promise(resolve => { setImmediate(resolve) })
+    copyIds(value, ids, from, Math.min(length, from + sliceIds), limit, complain)
   }
   return ids
 }
 
-const maxIds = 1 << 24
+/** Token ids that one list may have where nothing else limits it: the longest context that options allow. */
+export const maxIds = 1 << 20
+/** Token ids of a text that need not fit a context. */
+export const maxManyIds = 1 << 24
+const sliceIds = 1 << 16
+
+/** The length of something that is like an array. */
+export function countIds(value: unknown, complain: (reason: string) => Error): number {
+  if (typeof value !== 'object' || value === null) throw complain('expected an array of token ids')
+  let length: unknown
+  try {
+    length = (value as { length?: unknown }).length
+  } catch (cause) {
+    throw complain(`reading its length threw: ${said(cause)}`)
+  }
+  if (typeof length !== 'number' || !Number.isSafeInteger(length) || length < 0) {
+    throw complain('expected an array of token ids')
+  }
+  return length
+}
+
+function copyIds(
+  value: unknown, ids: Int32Array, from: number, to: number, limit: number, complain: (reason: string) => Error,
+): void {
+  const list = value as ArrayLike<unknown>
+  let i = from
+  let id: unknown
+  try {
+    for (; i < to; i++) {
+      id = list[i]
+      if (typeof id !== 'number' || (id | 0) !== id || id < 0 || id >= limit) break
+      ids[i] = id
+    }
+  } catch (cause) {
+    throw complain(`reading index ${i} threw: ${said(cause)}`)
+  }
+  if (i === to) return
+  throw complain(`token out of range: index ${i} is ${show(id)}, expected an integer from 0 to ${limit - 1}`)
+}

@@ -10,6 +10,20 @@ export interface OptionRow {
   readonly default: number
 }
 
+/**
+ * How long the lists among the options may be: the rows of csrc/engine/option_limits.def, compared by the same test.
+ * Hugging Face has no such limits; these bound the memory of one request.
+ */
+export const optionLimits = {
+  stopStrings: 1024,
+  /** UTF-8, all stop strings together. */
+  stopBytes: 65_536,
+  stopTokenIds: 64,
+  /** Token ids of all bias rules together. */
+  biasTokens: 1_048_576,
+  allowChoices: 1024,
+} as const
+
 const maxTokens = 1_048_576
 const int = (name: string, min: number, max: number, value: number): OptionRow =>
   ({ name, type: 'int', min, max, default: value })
@@ -41,6 +55,7 @@ export const optionTable: readonly OptionRow[] = [
   real('lengthPenalty', -100, 100, 1),
   int('n', 1, 16, 1),
   bool('includeStop', 0),
+  bool('stopHf', 0),
   int('logprobs', -1, 20, -1),
   bool('logprobsProcessed', 0),
   int('seed', 0, Number.MAX_SAFE_INTEGER, 0),
@@ -50,7 +65,7 @@ export const optionTable: readonly OptionRow[] = [
   bool('skipSpecialTokens', 1),
 ]
 
-/** Rows that users give under other names: logprobsOf, padTo and speculate. */
+/** Rows that users give under other names: logprobsOf, padTo, speculate and stopMatching. */
 export const derivedRows: ReadonlySet<string> = new Set([
-  'logprobsProcessed', 'padToLength', 'padToToken', 'speculateLookup',
+  'logprobsProcessed', 'padToLength', 'padToToken', 'speculateLookup', 'stopHf',
 ])

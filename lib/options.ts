@@ -92,11 +92,15 @@ export interface LoadOptions extends EstimateOptions {
    * @default the key of tokenizer_config.json, else false
    */
   readonly legacyTokenizer?: boolean | undefined
-  /** Receives remarks about the load. @default none */
+  /** Receives remarks about the load. What it throws, or rejects with, ends the load. @default none */
   readonly logger?: Logger | undefined
   /** Aborting frees everything and rejects with the signal's reason. @default none */
   readonly signal?: AbortSignal | undefined
-  /** Called at most about 20 times a second. What it throws ends the load. @default none */
+  /**
+   * Called at most about 20 times a second. What it throws ends the load. It may be async: the load ends after its
+   * promises have, and what one rejects with ends the load.
+   * @default none
+   */
   readonly onProgress?: ((progress: LoadProgress) => void) | undefined
 }
 
@@ -116,8 +120,9 @@ export interface PromptOptions {
    */
   readonly parseSpecial?: boolean | undefined
   /**
-   * What happens to message content that holds a marker of the template (such as `<|user|>`):
-   * `reject` throws INVALID_PROMPT, `escape` puts a space behind its first character.
+   * What happens to content of user and system messages that holds a marker of the template (such as `<|user|>`):
+   * `reject` throws INVALID_PROMPT, `escape` puts a space behind its first character. Content of assistant messages
+   * is what a model wrote and is never refused: it is escaped always, and so is what a session already holds.
    * @default 'reject'
    */
   readonly controlText?: 'reject' | 'escape' | undefined
@@ -135,19 +140,25 @@ export interface GenerateOptions extends PromptOptions {
   /** No end-of-sequence token before so many new tokens, 0..maxTokens. @default 0 */
   readonly minTokens?: number | undefined
   // ---- Sampling
-  /** 0 is greedy; above 0 tokens are sampled, 0..100. @default 0 */
+  /**
+   * 0 is greedy; above 0 tokens are sampled, 0..100. Values below 1e-30 count as 1e-30, where the best tokens
+   * have all the probability. Without it, an option that only sampling can follow (`topK`, `topP`, `minP`,
+   * `typicalP`, `epsilonCutoff`, `etaCutoff`, and `sampleBeams` with beams) means 1, as in Hugging Face's
+   * sampling and OpenAI's interface; with an explicit 0 those options have no effect and `explain` lists them.
+   * @default 0, or 1 with a sampling option
+   */
   readonly temperature?: number | undefined
-  /** Keep the k most probable tokens; 0 is off. @default 0 */
+  /** Keep the k most probable tokens; 0 is off. Turns sampling on, see `temperature`. @default 0 */
   readonly topK?: number | undefined
-  /** Keep the smallest set of tokens with this probability, 0..1; 1 is off. @default 1 */
+  /** Keep the smallest set of tokens with this probability, 0..1; 1 is off. Turns sampling on. @default 1 */
   readonly topP?: number | undefined
-  /** Drop tokens less probable than this share of the best one, 0..1; 0 is off. @default 0 */
+  /** Drop tokens less probable than this share of the best one, 0..1; 0 is off. Turns sampling on. @default 0 */
   readonly minP?: number | undefined
-  /** Locally typical sampling, 0..1; 1 is off. @default 1 */
+  /** Locally typical sampling, 0..1; 1 is off. Turns sampling on. @default 1 */
   readonly typicalP?: number | undefined
-  /** Drop tokens less probable than this, 0..1; 0 is off. @default 0 */
+  /** Drop tokens less probable than this, 0..1; 0 and 1 are off. Turns sampling on. @default 0 */
   readonly epsilonCutoff?: number | undefined
-  /** Eta sampling, 0..1; 0 is off. @default 0 */
+  /** Eta sampling, 0..1; 0 and 1 are off. Turns sampling on. @default 0 */
   readonly etaCutoff?: number | undefined
   // ---- Penalties
   /** Hugging Face's, over prompt and output, 0.0001..1000; 1 is off. @default 1 */
@@ -161,13 +172,21 @@ export interface GenerateOptions extends PromptOptions {
   // ---- Constraints
   /**
    * Added to the score of a token, or of the last token of a sequence when the tokens before it were
-   * just produced. `-Infinity` bans.
+   * just produced. A number that float32 holds (up to 3.4e38 in size); `-Infinity` bans. Each token or sequence once; up to a
+   * rule for every token of the vocabulary (1,048,576 token ids in all; more than 1,024 rules cost a look at every token in each
+   * step).
    * @default none
    */
   readonly bias?: ReadonlyArray<readonly [number | ArrayLike<number>, number]> | undefined
   /**
+   * Tokens whose ban by `bias` does not count where they are stop tokens: Hugging Face's rule for
+   * `bad_words_ids`. `fromHuggingFace` sets it when the stop tokens are the model's own.
+   * @default none
+   */
+  readonly biasSparesStops?: ArrayLike<number> | undefined
+  /**
    * Only these tokens, or exactly one of these continuations (text or token ids, encoded without
-   * special tokens).
+   * special tokens): at most 1,024 of them, 131,072 characters and 65,536 token ids together.
    * @default none
    */
   readonly allow?:
@@ -184,9 +203,13 @@ export interface GenerateOptions extends PromptOptions {
   // ---- Beam search
   /** Beam search when above 1, 1..32. @default 1 */
   readonly numBeams?: number | undefined
-  /** With `numBeams` and `temperature` above 0: sample the candidates of the beams. @default false */
+  /** With `numBeams`: sample the candidates of the beams. Needs sampling, which it turns on. @default false */
   readonly sampleBeams?: boolean | undefined
-  /** Exponent of the length in the score of a beam, -100..100. @default 1 */
+  /**
+   * Exponent of the length in the score of a beam, -100..100. With beams the power of the longest length must
+   * be below 1e300: 90 for 2,048 tokens.
+   * @default 1
+   */
   readonly lengthPenalty?: number | undefined
   /** When beam search ends, as in Hugging Face. @default false */
   readonly earlyStopping?: boolean | 'never' | undefined
@@ -199,17 +222,29 @@ export interface GenerateOptions extends PromptOptions {
   /** Outputs per prompt, 1..16 and at most `numBeams` with beams. Greedy with n > 1 throws. @default 1 */
   readonly n?: number | undefined
   // ---- Where it ends
-  /** Text at which an output ends; at most 8 strings of at most 128 bytes of UTF-8. @default none */
+  /** Text at which an output ends; at most 1,024 strings, together 65,536 bytes of UTF-8. @default none */
   readonly stop?: string | readonly string[] | undefined
+  /**
+   * `output`: `stop` is looked for in the text of the output alone, and cut off (see `includeStop`). `hf`: as
+   * Hugging Face's `stop_strings`: the match may begin in the prompt, special tokens count as their names, a
+   * character that comes as several byte tokens matches nothing, and nothing is cut: the token that completes
+   * the match stays whole.
+   * @default 'output'
+   */
+  readonly stopMatching?: 'output' | 'hf' | undefined
   /** Keep the stop string at the end of `text`. @default false */
   readonly includeStop?: boolean | undefined
   /**
-   * Tokens that end an output; a given list replaces the default and `[]` disables.
+   * Tokens that end an output, at most 64; a given list replaces the default and `[]` disables.
    * @default model.info.stopTokenIds
    */
   readonly stopTokenIds?: ArrayLike<number> | undefined
   // ---- What is returned
-  /** Log-probability of each token with so many alternatives, 0..20. @default off */
+  /**
+   * Log-probability of each token with so many alternatives, 0..20. The numbers are finite: where float32 ends
+   * (a huge `bias`, a tiny `temperature` with `logprobsOf: 'processed'`) stands -3.4028234663852886e+38.
+   * @default off
+   */
   readonly logprobs?: number | undefined
   /** Of the raw distribution, or of the one after all processors. @default 'model' */
   readonly logprobsOf?: 'model' | 'processed' | undefined
@@ -231,9 +266,16 @@ export interface GenerateOptions extends PromptOptions {
   /** Longest time in the queue in milliseconds; then `QUEUE_TIMEOUT`. @default none */
   readonly queueTimeoutMs?: number | undefined
   /**
-   * Beginnings of prompts are shared within equal salts only. A server that must not let its users find out
-   * by timing what others asked gives each a salt of its own. At most 256 characters.
-   * @default '' (shared in this model)
+   * `interactive` requests start before `batch` requests, and batch requests that run make place for them.
+   * Batch work still gets a place when none of it has run for 64 steps.
+   * @default 'interactive'; in `generateEach` 'batch'
+   */
+  readonly priority?: 'interactive' | 'batch' | undefined
+  /**
+   * Whose call this is: beginnings of prompts are shared within equal salts only, and callers take turns by
+   * their salts. Give each user of a server a salt: otherwise response times can reveal what others asked,
+   * and one user's many calls make the others wait. At most 256 characters.
+   * @default '' (shared in this model; a session then takes turns by itself)
    */
   readonly cacheSalt?: string | undefined
   // ---- What is returned
@@ -254,6 +296,8 @@ export interface GenerateOptions extends PromptOptions {
 export interface LogitsOptions extends PromptOptions {
   /** After which tokens of the prompt: the last one, or these indices, 1 to 64 of them. @default 'last' */
   readonly positions?: 'last' | readonly number[] | undefined
+  /** As in {@link GenerateOptions}. @default 'interactive' */
+  readonly priority?: 'interactive' | 'batch' | undefined
   /** As in {@link GenerateOptions}. @default '' */
   readonly cacheSalt?: string | undefined
   /** Cancels the call. @default none */
@@ -274,11 +318,17 @@ export interface LoglikelihoodOptions {
   readonly prefixToken?: number | undefined
   /** What to do with more tokens than the context holds: throw, or drop the first ones. @default 'error' */
   readonly onOverflow?: 'error' | 'truncateLeft' | undefined
+  /** As in {@link GenerateOptions}. @default 'batch' */
+  readonly priority?: 'interactive' | 'batch' | undefined
   /** As in {@link GenerateOptions}. @default '' */
   readonly cacheSalt?: string | undefined
   /** Cancels the call. @default none */
   readonly signal?: AbortSignal | undefined
-  /** Called when an item is done. What it throws ends the call. @default none */
+  /**
+   * Called when an item is done. What it throws ends the call. It may be async: the call ends after its promises
+   * have, and what one rejects with ends the call.
+   * @default none
+   */
   readonly onProgress?: ((progress: { readonly done: number; readonly total: number }) => void) | undefined
 }
 
@@ -292,6 +342,8 @@ export interface ScoreOptions extends PromptOptions {
   readonly stride?: number | undefined
   /** List every token with its log-probability and so many alternatives, 0..20. @default off */
   readonly logprobs?: number | undefined
+  /** As in {@link GenerateOptions}. @default 'batch' */
+  readonly priority?: 'interactive' | 'batch' | undefined
   /** As in {@link GenerateOptions}. @default '' */
   readonly cacheSalt?: string | undefined
   /** Cancels the call. @default none */

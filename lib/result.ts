@@ -1,6 +1,8 @@
 // result.ts: what generate() gives, made of what the core reports.
 import { unpackTokens, type TokenLogprob } from './events.js'
 import type { NativeOutput, NativeResult } from './native.js'
+import { resultClass } from './plain.js'
+import type { TokenTexts } from './tokenizer/token-texts.js'
 
 /** Why an output ended. */
 export type FinishReason = 'stop' | 'length' | 'abort'
@@ -50,7 +52,7 @@ export interface GenerateResultJson {
   readonly seed: number
 }
 
-/** What `generate` gives. */
+/** What `generate` gives. `structuredClone` and `postMessage` copy all of it; the copy has no `toJSON`. */
 export interface GenerateResult {
   /** Text of the first output. */
   readonly text: string
@@ -60,46 +62,41 @@ export interface GenerateResult {
   readonly timings: Timings
   /** The seed that was used; with it the call can be repeated. */
   readonly seed: number
+  /** With plain arrays in place of typed ones; `JSON.stringify` calls it. */
   toJSON(): GenerateResultJson
 }
 
 const reasons = ['stop', 'length', 'abort'] as const
 
-/** Builds the result of a generate request; `stop` are its stop strings, `wantsLogprobs` its option. */
+const Output = resultClass<GenerateOutput>('GenerateOutput')
+const Whole = resultClass<GenerateResult>('GenerateResult')
+
+/**
+ * Builds the result of a generate request; `stop` are its stop strings, `wantsLogprobs` its option, `texts` those of
+ * the model's tokens.
+ */
 export function generateResult(
-  native: NativeResult, stop: readonly string[], wantsLogprobs: boolean,
+  native: NativeResult, stop: readonly string[], wantsLogprobs: boolean, texts: TokenTexts | undefined,
 ): GenerateResult {
-  const outputs = native.outputs.map(output => toOutput(output, stop, wantsLogprobs))
+  const outputs = native.outputs.map(output => toOutput(output, stop, wantsLogprobs, texts))
   const usage = toUsage(native)
   const timings = toTimings(native, usage.completionTokens - outputs.filter(o => o.tokens.length > 0).length)
-  const { seed } = native
   const text = outputs[0]?.text ?? ''
-  return {
-    text,
-    outputs,
-    usage,
-    timings,
-    seed,
-    toJSON: () => ({
-      text,
-      outputs: outputs.map(output => ({ ...output, tokens: Array.from(output.tokens) })),
-      usage,
-      timings,
-      seed,
-    }),
-  }
+  return new Whole({ text, outputs, usage, timings, seed: native.seed })
 }
 
-function toOutput(native: NativeOutput, stop: readonly string[], wantsLogprobs: boolean): GenerateOutput {
+function toOutput(
+  native: NativeOutput, stop: readonly string[], wantsLogprobs: boolean, texts: TokenTexts | undefined,
+): GenerateOutput {
   const { text, tokens, score } = native
-  return {
+  return new Output({
     text,
     tokens,
     ...(Number.isNaN(score) ? {} : { score }),
     finishReason: reasons[native.finishReason] ?? 'length',
     stoppedBy: native.stoppedByToken >= 0 ? native.stoppedByToken : stop[native.stoppedByString] ?? null,
-    logprobs: wantsLogprobs ? unpackTokens(native.logprobs) : null,
-  }
+    logprobs: wantsLogprobs ? unpackTokens(native.logprobs, texts) : null,
+  })
 }
 
 /** The token counts of a request. */

@@ -13,6 +13,7 @@ import { quotePath } from './checkpoint/text.js'
 import { isPolyLMError, PolyLMError } from './errors.js'
 import type { NativePart } from './native.js'
 import { invalidOption } from './option-reader.js'
+import { permissionHint } from './permission.js'
 import type { Entry, State } from './session-state.js'
 
 /** What a session file holds. */
@@ -100,7 +101,7 @@ export async function writeWhole(file: string, bytes: Uint8Array): Promise<void>
   } catch (cause) {
     await unlink(temporary).catch(() => { /* it was never made, or is at its place already */ })
     const text = `${quotePath(file)} cannot be written: ${messageOf(cause)}`
-    throw new PolyLMError('FILE_IO', text, { file, cause })
+    throw new PolyLMError('FILE_IO', text, { file, cause, hint: permissionHint(cause, '--allow-fs-write', folder) })
   }
 }
 

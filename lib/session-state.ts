@@ -29,6 +29,12 @@ export function joinedEntries(messages: readonly Message[]): Entry[] {
 /** The messages alone. */
 export const messagesOf = (state: State): Message[] => state.map(({ message }) => message)
 
+/** UTF-16 units of the text and `around` for what is put around a message; 1, so that empty ones count too. */
+export const textLengthOf = (state: State, around = 1): number => state.reduce((sum, { message, parts }) => {
+  const own = parts.reduce((n, part) => n + ('text' in part ? part.text.length : 0), 0)
+  return sum + around + (parts.length === 0 ? message.content.length : own)
+}, 0)
+
 /** The text so far (template 'none'), in the parts that are encoded on their own. */
 export function partsOf(state: State): NativePart[] {
   const parts: NativePart[] = []
@@ -64,8 +70,8 @@ const isUser = (entry: Entry | undefined): boolean => entry?.message.role === 'u
 
 /** What cutting tokens needs of the model. */
 export interface Coder {
-  /** Ids of parts, without special tokens around them. */
-  encode(parts: readonly NativePart[]): Int32Array
+  /** Ids of a text, without special tokens around it. */
+  encode(text: string, parseSpecial: boolean, atStart: boolean): Int32Array
   /** Text of ids, or '' without a tokenizer. */
   decode(ids: Int32Array): string
 }
@@ -76,27 +82,59 @@ export interface Coder {
  */
 export function withoutTokens(state: State, count: number, coder: Coder): State | undefined {
   if (count === 0) return state
+  const groups = groupsOf(state, coder)
   let end = state.length
   let left = count
-  while (end > 0) {
-    let from = end - 1
-    while (state[from]?.joined === true) from--
-    const before = coder.encode(partsOf(state.slice(0, from)))
-    const whole = coder.encode(partsOf(state.slice(0, end)))
-    const own = whole.length - before.length
-    if (own > left) return [...state.slice(0, from), cutEntry(state[from], before, whole, whole.length - left, coder)]
-    left -= own
+  for (let i = groups.length - 1; i >= 0; i--) {
+    const { from, ids } = groups[i] as Group
+    if (ids.length > left) {
+      const before = concat(groups.slice(0, i).map(group => group.ids))
+      return [...state.slice(0, from), cutEntry(state[from], before, ids.slice(0, ids.length - left), coder)]
+    }
+    left -= ids.length
     end = from
     if (left === 0) return state.slice(0, end)
   }
   return undefined
 }
 
-function cutEntry(
-  entry: Entry | undefined, before: Int32Array, whole: Int32Array, length: number, coder: Coder,
-): Entry {
-  const content = coder.decode(whole.slice(0, length)).slice(coder.decode(before).length)
-  const ids = { ids: whole.slice(before.length, length), control: false }
+/** Entries that are one text, and its ids; each text is encoded once, however much is cut. */
+interface Group {
+  readonly from: number
+  readonly ids: Int32Array
+}
+
+function groupsOf(state: State, coder: Coder): Group[] {
+  const groups: Group[] = []
+  let atStart = true
+  for (let from = 0; from < state.length;) {
+    let end = from + 1
+    while (state[end]?.joined === true) end++
+    const ids = partsOf(state.slice(from, end)).map(part => {
+      const made = 'ids' in part ? part.ids : part.text === '' ? new Int32Array(0)
+        : coder.encode(part.text, part.parseSpecial, atStart)
+      atStart = atStart && !('ids' in part) && part.text === ''
+      return made
+    })
+    groups.push({ from, ids: concat(ids) })
+    from = end
+  }
+  return groups
+}
+
+function concat(lists: readonly Int32Array[]): Int32Array {
+  const all = new Int32Array(lists.reduce((sum, { length }) => sum + length, 0))
+  let at = 0
+  for (const list of lists) {
+    all.set(list, at)
+    at += list.length
+  }
+  return all
+}
+
+function cutEntry(entry: Entry | undefined, before: Int32Array, kept: Int32Array, coder: Coder): Entry {
+  const content = coder.decode(concat([before, kept])).slice(coder.decode(before).length)
+  const ids = { ids: kept, control: false }
   // A text is what asks for the special tokens around the whole, so an empty one stays in its place.
   const startsWithText = before.length === 0 && entry?.parts[0] !== undefined && 'text' in entry.parts[0]
   const parts: NativePart[] = startsWithText ? [{ text: '', parseSpecial: false }, ids] : [ids]

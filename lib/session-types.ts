@@ -12,7 +12,11 @@ export interface SessionOptions {
   readonly template?: Template | undefined
   /** A system message at the start; only for template functions, the others have no place for it. @default none */
   readonly system?: string | undefined
-  /** Messages that were exchanged before. @default none */
+  /**
+   * Messages that were exchanged before. They are history, also the user's: what in them looks like a marker of the
+   * template is escaped, never refused.
+   * @default none
+   */
   readonly history?: readonly Message[] | undefined
   /**
    * When the conversation no longer fits: throw `CONTEXT_OVERFLOW`, or forget the oldest round and try
@@ -21,7 +25,8 @@ export interface SessionOptions {
    */
   readonly onOverflow?: 'error' | 'dropOldestTurns' | undefined
   /**
-   * The `cacheSalt` of every call of the session that gives none of its own. It is not saved in files.
+   * The `cacheSalt` of every call of the session that gives none of its own. It is not saved in files. Sessions
+   * without one take turns with each other as callers of their own, together with their forks.
    * @default ''
    */
   readonly cacheSalt?: string | undefined
@@ -47,8 +52,6 @@ export type AppendOptions = Pick<PromptOptions, 'parseSpecial' | 'controlText'>
 
 /** Options of a session's `logits`. */
 export interface SessionLogitsOptions {
-  /** How messages are written that hold a marker of the template, as in {@link PromptOptions}. @default 'reject' */
-  readonly controlText?: 'reject' | 'escape' | undefined
   /** Cancels the call. @default none */
   readonly signal?: AbortSignal | undefined
 }
@@ -59,7 +62,10 @@ export interface SessionLogitsOptions {
  * session as it was.
  */
 export interface Session {
-  /** Adds a message and generates the answer. Options are those of `generate`, without `onOverflow`. */
+  /**
+   * Adds a message and generates the answer. Options are those of `generate`, without `onOverflow`; `controlText` is
+   * about the new message. Answers may hold anything: as part of the conversation they are text, never a marker.
+   */
   send(message: Prompt, options?: GenerateOptions): Promise<GenerateResult>
   /** The same as a stream; it resolves when the calls before it have ended. */
   stream(message: Prompt, options?: GenerateOptions): Promise<GenerateStream>
@@ -82,7 +88,8 @@ export interface Session {
    * call. `send` after an appended message of the user's needs a template function or 'none': the other
    * templates take turns.
    *
-   * @throws PolyLMError INVALID_PROMPT, INVALID_OPTION, TOKENIZER_MISSING.
+   * @throws PolyLMError INVALID_PROMPT, INVALID_OPTION, TOKENIZER_MISSING; CONTEXT_OVERFLOW when the conversation
+   * could never fit the context any more.
    */
   append(prompt: Prompt, options?: AppendOptions): Promise<void>
   /**

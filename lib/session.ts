@@ -1,11 +1,12 @@
 // session.ts: a conversation: the messages so far, and each turn as a generate call over all of them.
 // With template 'none' there are no messages but one growing text, kept as tokens where they are known.
 // A session is this state and nothing else: the engine's prefix cache has its KV, or computes it again.
-// Trap: a turn that fails or is aborted leaves no trace; state changes only after the answer is there.
+// Trap: a turn that fails or is aborted leaves no trace; state changes only after the answer is there. And what is in
+// the conversation is never held against a later turn: answers may hold markers, they are escaped when rendered.
 import { linkedController } from './abort.js'
 import { settler, startCall } from './call.js'
 import { readMessages, readTemplate, renderRounds, type Message, type Template } from './chat.js'
-import { generateRequest, runGenerate, runStream, type Core } from './core.js'
+import { decodeIds, generateRequest, runGenerate, runStream, type Core } from './core.js'
 import { isPolyLMError, PolyLMError } from './errors.js'
 import { checkGenerate, readRules, type CheckedGenerate } from './generate-options.js'
 import type { GenerateOptions } from './options.js'
@@ -13,11 +14,14 @@ import { fromCore, inCore, type NativePart } from './native.js'
 import {
   invalidOption, readBag, readChoice, readNumber, readProperty, readSalt, readSignal, show, type OptionBag,
 } from './option-reader.js'
-import { invalidPrompt, joinText, promptParts, type Prompt, type PromptRules } from './prompt.js'
+import {
+  checkTextLength, invalidPrompt, joinText, lengthOf, maxTextOf, messageParts, promptParts, type Prompt,
+  type PromptRules,
+} from './prompt.js'
 import type { GenerateOutput, GenerateResult } from './result.js'
 import { checkPath, encodeSession, readSession, writeWhole } from './session-file.js'
 import {
-  entryOf, joinedEntries, messagesOf, partsOf, turnsOf, withoutOldest, withoutTokens, withoutTurns,
+  entryOf, joinedEntries, messagesOf, partsOf, textLengthOf, turnsOf, withoutOldest, withoutTokens, withoutTurns,
   type Entry, type State,
 } from './session-state.js'
 import type {
@@ -28,7 +32,7 @@ import type { GenerateStream } from './stream.js'
 const sessionNames: ReadonlySet<string> = new Set(['template', 'system', 'history', 'onOverflow', 'cacheSalt'])
 const restoreNames: ReadonlySet<string> = new Set(['template', 'onOverflow', 'cacheSalt'])
 const appendNames: ReadonlySet<string> = new Set(['parseSpecial', 'controlText'])
-const logitsNames: ReadonlySet<string> = new Set(['controlText', 'signal'])
+const logitsNames: ReadonlySet<string> = new Set(['signal'])
 const overflows = ['error', 'dropOldestTurns'] as const
 
 /** What stays the same for a session and its forks. */
@@ -37,7 +41,12 @@ interface Settings {
   readonly system: readonly Message[]
   readonly onOverflow: (typeof overflows)[number]
   readonly cacheSalt: string
+  /** Takes turns with other sessions and calls. */
+  readonly caller: string
 }
+
+let sessions = 0
+const nextCaller = (): string => `session ${++sessions}`
 
 interface Turn {
   readonly parts: readonly NativePart[]
@@ -49,7 +58,9 @@ export function createSession(core: Core, options: unknown, alive: () => void): 
   const bag = readBag(options, sessionNames, 'createSession')
   const template = readTemplate(bag['template'])
   const system = readSystem(bag['system'], template)
-  const settings = { template, system, onOverflow: readOverflow(bag) ?? 'error', cacheSalt: readSalt(bag) ?? '' }
+  const settings = {
+    template, system, onOverflow: readOverflow(bag) ?? 'error', cacheSalt: readSalt(bag) ?? '', caller: nextCaller(),
+  }
   const messages = bag['history'] === undefined ? [] : readMessages(bag['history'])
   checkHistory(core, settings, messages)
   const state = template === 'none' ? joinedEntries(messages)
@@ -69,7 +80,7 @@ export async function restoreSession(
   alive()
   const template = savedTemplate(saved.template, given)
   const system: Message[] = saved.system === null ? [] : [{ role: 'system', content: saved.system }]
-  const settings = { template, system, onOverflow: onOverflow ?? saved.onOverflow, cacheSalt }
+  const settings = { template, system, onOverflow: onOverflow ?? saved.onOverflow, cacheSalt, caller: nextCaller() }
   return new Conversation(core, alive, settings, saved.state)
 }
 
@@ -105,6 +116,7 @@ class Conversation implements Session {
 
   get tokens(): Int32Array {
     this.#open()
+    checkStateLength(this.#core, this.#settings.template, this.#state)
     const given = this.#partsSoFar()
     if (given.length === 0) return new Int32Array(0)
     return inCore(() => this.#core.engine.native.encodePrompt({ kind: 1, prompt: given }))
@@ -161,7 +173,7 @@ class Conversation implements Session {
     this.#open()
     const rules = readRules(readBag(options, appendNames, 'append'))
     await this.#inTurn(undefined, async signal => {
-      const state = [...this.#state, ...await this.#newEntries(prompt, rules)]
+      const state = await this.#withAppended(prompt, rules)
       signal.throwIfAborted()
       this.#state = state
     })
@@ -170,12 +182,12 @@ class Conversation implements Session {
   async logits(options?: SessionLogitsOptions): Promise<Float32Array> {
     this.#open()
     const bag = readBag(options, logitsNames, 'logits')
-    const rules = readRules(bag)
-    const { cacheSalt } = this.#settings
+    const { cacheSalt, caller } = this.#settings
     return await this.#inTurn(readSignal(bag), async signal => {
-      const prompt = this.#partsToContinue(rules)
+      checkStateLength(this.#core, this.#settings.template, this.#state)
+      const prompt = this.#partsToContinue()
       if (prompt.length === 0) throw invalidPrompt('empty', 'the conversation is empty, expected something to continue')
-      const request = { kind: 2, prompt, logitsPositions: Float64Array.of(-1), cacheSalt } as const
+      const request = { kind: 2, prompt, logitsPositions: Float64Array.of(-1), cacheSalt, caller } as const
       return (await startCall(this.#core.engine, request, { signal, returnOnAbort: false }).result).logits
     })
   }
@@ -209,8 +221,8 @@ class Conversation implements Session {
   #check(options: unknown): CheckedGenerate {
     this.#open()
     const given = checkGenerate(options, this.#core.options, 'send')
-    const { cacheSalt } = this.#settings
-    const checked = given.given['cacheSalt'] === undefined ? { ...given, cacheSalt } : given
+    const { cacheSalt, caller } = this.#settings
+    const checked = { ...given, caller, ...(given.given['cacheSalt'] === undefined ? { cacheSalt } : {}) }
     if (checked.truncateLeft) {
       throw invalidOption(
         'onOverflow', 'truncateLeft', "a session takes onOverflow: 'dropOldestTurns' when it is created")
@@ -238,14 +250,14 @@ class Conversation implements Session {
   async #fit<T>(
     message: Prompt, rules: PromptRules, run: (parts: readonly NativePart[]) => Promise<T>,
   ): Promise<{ turn: Turn; value: T }> {
-    const { template, onOverflow } = this.#settings
-    for (let state = this.#state; ; state = withoutOldest(state)) {
+    // Rounds that can never fit are dropped by their length, not one by one with a call for each.
+    const units = typeof message === 'string' ? message.length : 0
+    for (let state = this.#withinLimits(this.#state, units); ; state = withoutOldest(state)) {
       const turn = await this.#turn(message, state, rules)
       try {
         return { turn, value: await run(turn.parts) }
       } catch (e) {
-        const canDrop = onOverflow === 'dropOldestTurns' && template !== 'none' && state.length > 0
-        if (!canDrop || !isPolyLMError(e, 'CONTEXT_OVERFLOW')) throw e
+        if (!this.#canDrop || state.length === 0 || !isPolyLMError(e, 'CONTEXT_OVERFLOW')) throw e
       }
     }
   }
@@ -255,7 +267,7 @@ class Conversation implements Session {
     if (template === 'none') return await this.#plainTurn(message, rules)
     const asked = [...state, entryOf('user', textOfMessage(message))]
     return {
-      parts: this.#render(messagesOf(asked), rules),
+      parts: this.#render(messagesOf(asked), rules, state.length),
       after: output => [...asked, entryOf('assistant', output?.text ?? '')],
     }
   }
@@ -274,7 +286,45 @@ class Conversation implements Session {
     return entryOf('user', typeof message === 'string' ? message : await this.#textOf(parts), parts)
   }
 
-  // What append adds, checked to be something that the template can render.
+  get #canDrop(): boolean {
+    return this.#settings.onOverflow === 'dropOldestTurns' && this.#settings.template !== 'none'
+  }
+
+  // Without the oldest rounds that can never fit, where they may be dropped.
+  #withinLimits(state: State, more = 0): State {
+    const { template } = this.#settings
+    if (!this.#canDrop || typeof template === 'function') return state
+    const { prompts } = this.#core
+    // A speaker's marker and two newlines, or less where the tokenizer has the marker as one token.
+    const around = template === 'assistant' && prompts.control('<|user|>') === undefined ? 10 : 1
+    return withinLength(state, maxTextOf(prompts) - more, around)
+  }
+
+  // The conversation with what append adds, checked to be something that the template can render.
+  async #withAppended(prompt: unknown, rules: PromptRules): Promise<State> {
+    const { template } = this.#settings
+    const more = await this.#newEntries(prompt, rules)
+    checkStateLength(this.#core, template, more)
+    let state = this.#withinLimits([...this.#state, ...more])
+    checkStateLength(this.#core, template, state)
+    if (template === 'none') return state
+    while (!this.#canRender(state, more.length, rules)) state = withoutOldest(state)
+    return state
+  }
+
+  // Throws what rendering throws; false when it is too long and older rounds may be dropped.
+  #canRender(state: State, judged: number, rules: PromptRules): boolean {
+    const all = messagesOf(state)
+    const asks = typeof this.#settings.template === 'function' || all.at(-1)?.role === 'user'
+    try {
+      this.#render(asks ? all : [...all, { role: 'user', content: '' }], rules, state.length - judged)
+      return true
+    } catch (e) {
+      if (!this.#canDrop || withoutOldest(state).length < judged || !isPolyLMError(e, 'CONTEXT_OVERFLOW')) throw e
+      return false
+    }
+  }
+
   async #newEntries(prompt: unknown, rules: PromptRules): Promise<Entry[]> {
     const { template } = this.#settings
     const given = messagesIn(prompt)
@@ -283,10 +333,7 @@ class Conversation implements Session {
       promptParts({ messages: given, template }, this.#core.prompts, rules)
       return joinedEntries(given)
     }
-    const more = given ?? [{ role: 'user', content: textOfMessage(prompt) }]
-    const all = [...messagesOf(this.#state), ...more]
-    const asks = typeof template === 'function' || all.at(-1)?.role === 'user'
-    this.#render(asks ? all : [...all, { role: 'user', content: '' }], rules)
+    const more = given ?? [{ role: 'user', content: textOfMessage(prompt) }] as const
     return more.map(({ role, content }) => entryOf(role, content))
   }
 
@@ -303,7 +350,8 @@ class Conversation implements Session {
   async #textOf(parts: readonly NativePart[]): Promise<string> {
     if (!this.#core.prompts.hasTokenizer) return ''
     const { native } = this.#core.engine
-    return native.decodeIds(await fromCore(() => native.tokenize({ kind: 1, prompt: parts, addSpecialTokens: false })))
+    const ids = await fromCore(() => native.tokenize({ kind: 1, prompt: parts, addSpecialTokens: false }))
+    return decodeIds(this.#core, ids)
   }
 
   // What `tokens` are the tokens of.
@@ -316,10 +364,10 @@ class Conversation implements Session {
   }
 
   // The same with the beginning of an answer to the last message.
-  #partsToContinue(rules: PromptRules): NativePart[] {
+  #partsToContinue(): NativePart[] {
     const last = this.#state.at(-1)
     if (this.#settings.template === 'none' || last?.message.role !== 'user') return this.#partsSoFar()
-    return this.#render(messagesOf(this.#state), rules)
+    return this.#render(messagesOf(this.#state), historyRules, this.#state.length)
   }
 
   // Checks the target now; the function does it when its time has come.
@@ -344,38 +392,65 @@ class Conversation implements Session {
 
   #withoutTokens(tokens: number): State {
     const { native } = this.#core.engine
+    checkStateLength(this.#core, this.#settings.template, this.#state)
     const cut = withoutTokens(this.#state, tokens, {
-      encode: prompt => inCore(() => native.encodePrompt({ kind: 1, prompt, addSpecialTokens: false })),
-      decode: ids => (this.#core.prompts.hasTokenizer ? native.decodeIds(ids) : ''),
+      encode: (text, parseSpecial, atStart) => inCore(() => native.encodeText(text, false, parseSpecial, atStart)).ids,
+      decode: ids => decodeIds(this.#core, ids),
     })
     if (cut !== undefined) return cut
     throw invalidOption('tokens', tokens, `the conversation has ${this.contextUsed}`)
   }
 
-  #render(messages: readonly Message[], rules: PromptRules): NativePart[] {
-    return render(this.#core, this.#settings, messages, rules)
+  #render(messages: readonly Message[], rules: PromptRules, judgedFrom: number): NativePart[] {
+    return render(this.#core, this.#settings, messages, rules, judgedFrom)
   }
 }
 
-const defaultRules: PromptRules = { parseSpecial: true, controlText: 'escape' }
+const historyRules: PromptRules = { parseSpecial: true, controlText: 'escape' }
 
+// Messages before `judgedFrom` are in the conversation already: nothing in them is refused any more.
 function render(
   { prompts }: Core, { system, template }: Settings, messages: readonly Message[], rules: PromptRules,
+  judgedFrom: number,
 ): NativePart[] {
-  return promptParts({ messages: [...system, ...messages], template }, prompts, rules)
+  return messageParts([...system, ...messages], template, prompts, rules, system.length + judgedFrom)
+}
+
+/** UTF-16 units that a conversation may have although they do not fit the context: they can be taken back. */
+const maxUnitsKept = 128 * 1024
+
+// A conversation that is far too long is not encoded. What a template function makes of it is measured when it has.
+function checkStateLength({ prompts }: Core, template: Template, state: State): void {
+  const units = textLengthOf(state)
+  if (typeof template !== 'function' && units > maxUnitsKept) checkTextLength(units, prompts, {})
+}
+
+function withinLength(state: State, most: number, around: number): State {
+  let kept = state
+  let length = textLengthOf(state, around)
+  while (length > most && kept.length > 0) {
+    const rest = withoutOldest(kept)
+    length -= textLengthOf(kept.slice(0, kept.length - rest.length), around)
+    kept = rest
+  }
+  return kept
 }
 
 // A history that the template cannot render is refused now, not at the first turn.
 function checkHistory(core: Core, settings: Settings, messages: readonly Message[]): void {
   if (messages.length === 0) return
   if (settings.template === 'none') {
-    render(core, settings, messages, defaultRules)
+    render(core, settings, messages, historyRules, messages.length)
     return
   }
   if (messages.at(-1)?.role === 'user') {
     throw invalidPrompt('order', 'the last message of history is from user, expected assistant')
   }
-  render(core, settings, [...messages, { role: 'user', content: '' }], defaultRules)
+  // What is too long is dropped by the first turn when it may be; only the order matters here.
+  const isLong = settings.onOverflow === 'dropOldestTurns' && lengthOf(messages) > maxTextOf(core.prompts)
+  const asked = [...(isLong ? messages.map(({ role }): Message => ({ role, content: '' })) : messages),
+    { role: 'user', content: '' } as const]
+  render(core, settings, asked, historyRules, messages.length)
 }
 
 function messagesIn(prompt: unknown): Message[] | undefined {

@@ -13,7 +13,7 @@ export interface TextEvent {
   /** Index of the output; with beams always 0. */
   readonly output: number
   readonly text: string
-  /** Tokens with log-probabilities when `logprobs` was given, else empty. */
+  /** The tokens that became certain, when `logprobs` was given; else empty. */
   readonly tokens: readonly TokenLogprob[]
 }
 

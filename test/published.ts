@@ -5,7 +5,7 @@ const units = [
   '%', '×', 'x(?!\\w)', 'times', 'tokens?(?:/s| per second| a second)', 'requests/s', '[kKMGT]i?B(?:/s)?', 'bytes?',
   '[MGT]?FLOP/s', '[mµn]s', "s(?![\\w'])", 'milliseconds?', 'seconds?', 'minutes?', 'hours?', 'days?', '[MG]Hz',
 ]
-const words = 'two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|fifty|hundred|thousand|half|quarter of a|third of a'
+const words = 'two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|fifty|hundred|thousand|half|about an?|quarter of a|third of a'
 const measured = new RegExp(
   `(?:\\b\\d[\\d,]*(?:\\.\\d+)?|\\b(?:${words}))[ -]?(?:${units.join('|')})(?!\\w)` +
   '|(?<![\\w.])0\\.\\d+(?!\\d*\\.\\d)', 'gi')
@@ -15,20 +15,19 @@ export const allowed: ReadonlyArray<{ readonly page: string; readonly text: stri
   { page: 'README.md', text: 'two bytes per parameter in bfloat16', why: 'the format' },
   { page: 'CHANGELOG.md', text: '0.1.0', why: 'a version' },
   { page: 'CHANGELOG.md', text: 'about a quarter of a second', why: 'a target in the code: the prefill budget of a step' },
+  { page: 'docs/deployment.md', text: 'a step is kept near 250 ms', why: 'a target in the code: the prefill budget of a step' },
+  { page: 'SECURITY.md', text: 'four times', why: 'a limit in the code' },
+  { page: 'SECURITY.md', text: '64 MiB', why: 'a limit in the code' },
   { page: 'benchmarks/README.md', text: 'how late a 1 ms timer was', why: 'how it is measured' },
   { page: 'benchmarks/README.md', text: 'A share above 100 %', why: 'what a share means' },
   { page: 'benchmarks/README.md', text: 'threads ten times', why: 'how often soak.mjs looks' },
   { page: 'benchmarks/README.md', text: 'read-only stream of 4 GiB', why: 'how it is measured' },
   { page: 'lib/', text: '/** UTF-8 bytes of', why: 'no number: "UTF-8"' },
   { page: 'lib/', text: "text such as `'4GiB'`", why: 'an example of an option' },
-  { page: 'lib/', text: "text such as '4GiB'", why: 'an example of an option' },
   { page: 'lib/', text: 'about 20 times a second', why: 'a limit in the code' },
-  { page: 'lib/', text: '8 strings of at most 128 bytes', why: 'a limit of the option' },
-  { page: 'lib/', text: '(0: more than 1 GB)', why: 'how it is measured' },
+  { page: 'lib/', text: 'together 65,536 bytes', why: 'a limit of the option' },
   { page: 'lib/', text: '0.0001..1000', why: 'the range of an option' },
   { page: 'lib/', text: '6 byte', why: 'a type of piece in a file format' },
-  { page: 'lib/', text: 'takes 10 ms at this size', why: 'a reason for a limit' },
-  { page: 'lib/', text: 'UTF-8 byte order mark', why: 'no number: "UTF-8"' },
 ]
 
 /** Numbers with units in a text that no allowed phrase covers: line and number. `used` collects the phrases that did. */

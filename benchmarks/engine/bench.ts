@@ -174,26 +174,70 @@ async function demo(rows: Array<Record<string, number | string>>): Promise<void>
   await model.dispose()
 }
 
+/** How long a call waits beside what others have asked; their calls are then cancelled. */
+async function turns(): Promise<void> {
+  const model = await Model.load(demoModel)
+  const text = 'The quick brown fox jumps over the lazy dog, and nobody knows why it does. '.repeat(smoke ? 40 : 1290)   // 96 kB
+  const many = smoke ? 50 : 1000
+  const scores = (count: number) => (signal: AbortSignal): Promise<unknown> => Promise.all(Array.from({ length: count },
+    (_, i) => model.score(text, { cacheSalt: `scorer ${i}`, signal })))
+  const requests = (signal: AbortSignal): Promise<unknown> => Promise.all(Array.from({ length: many }, (_, i) =>
+    model.generate({ tokens: [5 + i, 7, 9] }, exact(64, { cacheSalt: 'others', signal }))))
+  const cases: ReadonlyArray<readonly [string, string, number, (signal: AbortSignal) => Promise<unknown>]> = [
+    ['nothing', 'mine', 1, () => Promise.resolve()],
+    ['a score of 96 kB', 'mine', 1, scores(1)],
+    ['four scores of 96 kB', 'mine', 1, scores(4)],
+    [`${many} calls of 64 tokens`, 'mine', 1, requests],
+    [`${many} calls of 64 tokens of the same caller`, 'others', 1, requests],
+    ['nothing', 'mine', 64, () => Promise.resolve()],
+    [`${many} calls of 64 tokens`, 'mine', 64, requests],
+  ]
+  const rows = []
+  for (const [beside, cacheSalt, tokens, load] of cases) {
+    const [waits, steps]: [number[], number[]] = [[], []]
+    for (let i = 0; i < repeats; i++) {
+      const stop = new AbortController()
+      const others = load(stop.signal).catch(() => { /* cancelled below */ })
+      await new Promise(resolve => setTimeout(resolve, 200))
+      const before = model.stats().counters.steps
+      const [ms] = await timed(() => model.generate({ tokens: [5, 7, 9] }, exact(tokens, { cacheSalt })))
+      waits.push(ms)
+      steps.push(model.stats().counters.steps - before)
+      stop.abort()
+      await others
+    }
+    rows.push({ tokens, beside, 'ms': round(median(waits)), 'ms, worst': round(Math.max(...waits)), 'steps': median(steps) })
+  }
+  await model.dispose()
+  table('one call beside others, demo model', rows)
+}
+
 const wanted = (name: string): boolean => flags.only === undefined || flags.only.split(',').includes(name)
 const threads = flags.threads === undefined ? {} : { threads: Number(flags.threads) }
 const shapeName = smoke ? 'tiny' : flags.shape
 print(`${cpus()[0]?.model.trim() ?? 'unknown'}, ${cpus().length} cores, Node ${process.versions.node}, shape ${shapeName}`)
-const model = await createRandomModel(shape, { ...threads, device: 'cpu', kvMemory: smoke ? '64MiB' : '3GiB' })
-const { device, dtype } = model.info
-print(`loaded in ${round(performance.now() / 1000)} s`)
-const limit = await probeBandwidth(0)
-print(`${device.kind} ${device.isa ?? ''}, ${dtype}; memory delivers ${round(limit / 1e9)} GB/s, ` +
-  `a step reads ${round(bytesPerStep(shape, dtype) / 1e9, 2)} GB`)
-Object.assign(report, { cpu: cpus()[0]?.model.trim(), cores: cpus().length, node: process.versions.node, shape: flags.shape,
-  isa: device.isa, dtype, memoryGBps: round(limit / 1e9), date: new Date().toISOString().slice(0, 10) })
-await model.generate(prompt(40), exact(2))
-const parts = { decode, first: firstToken, prefix, beams, choices }
-for (const [name, part] of Object.entries(parts)) if (wanted(name)) await part(model)
-const guessed: Array<Record<string, number | string>> = []
-if (wanted('speculation')) await speculationRows(model, guessed)
-await model.dispose()
-if (wanted('speculation')) {
-  await demo(guessed)
-  table('guessed tokens (speculate)', guessed)
+async function ofShape(): Promise<void> {
+  const model = await createRandomModel(shape, { ...threads, device: 'cpu', kvMemory: smoke ? '64MiB' : '3GiB' })
+  const { device, dtype } = model.info
+  print(`loaded in ${round(performance.now() / 1000)} s`)
+  const limit = await probeBandwidth(0)
+  print(`${device.kind} ${device.isa ?? ''}, ${dtype}; memory delivers ${round(limit / 1e9)} GB/s, ` +
+    `a step reads ${round(bytesPerStep(shape, dtype) / 1e9, 2)} GB`)
+  Object.assign(report, { shape: flags.shape, isa: device.isa, dtype, memoryGBps: round(limit / 1e9) })
+  await model.generate(prompt(40), exact(2))
+  for (const [name, part] of Object.entries(parts)) if (wanted(name)) await part(model)
+  const guessed: Array<Record<string, number | string>> = []
+  if (wanted('speculation')) await speculationRows(model, guessed)
+  await model.dispose()
+  if (wanted('speculation')) {
+    await demo(guessed)
+    table('guessed tokens (speculate)', guessed)
+  }
 }
+
+const parts = { decode, first: firstToken, prefix, beams, choices }
+Object.assign(report, { cpu: cpus()[0]?.model.trim(), cores: cpus().length, node: process.versions.node,
+  date: new Date().toISOString().slice(0, 10) })
+if ([...Object.keys(parts), 'speculation'].some(wanted)) await ofShape()
+if (wanted('turns')) await turns()
 if (flags.json !== undefined) writeFileSync(flags.json, `${JSON.stringify(report, null, 2)}\n`)

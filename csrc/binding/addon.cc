@@ -24,6 +24,7 @@
 #include "binding/request_reader.h"
 #include "binding/tokenizer_wrap.h"
 #include "platform/error.h"
+#include "platform/main_stack.h"
 
 namespace polylm {
 namespace {
@@ -33,6 +34,7 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
   return guard(env, [&] {
     Napi::Object object = Napi::Object::New(env);
     object.Set("params", describe_params(env));
+    object.Set("limits", describe_limits(env));
     const Napi::Array codes = Napi::Array::New(env);
     for (int i = 0; i < kCodeCount; ++i) {
       codes.Set(static_cast<uint32_t>(i), code_name(static_cast<Code>(i)));
@@ -136,6 +138,7 @@ void pin_library() {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   pin_library();
+  grow_main_stack();
   exports.Set("describe", Napi::Function::New(env, describe, "describe"));
   exports.Set("devices", Napi::Function::New(env, devices, "devices"));
   exports.Set("loadWeights", Napi::Function::New(env, load_weights, "loadWeights"));

@@ -1,6 +1,7 @@
 // engine_host.cc: the functions of a running engine and its end.
 #include "binding/engine_host.h"
 
+#include <new>
 #include <string>
 #include <utility>
 
@@ -38,6 +39,29 @@ const char* state_name(EngineState state) {
       break;
   }
   return "disposed";
+}
+
+// Arguments 1 to 3 of the functions that encode text.
+EncodeOptions encode_options(const Napi::CallbackInfo& info) {
+  return {.add_special_tokens = info[1].ToBoolean(),
+          .parse_special = info[2].ToBoolean(),
+          .at_start = info[3].ToBoolean()};
+}
+
+Encoding encode_one(const Tokenizer& tokenizer, const std::string& text,
+                    const EncodeOptions& options, bool with_offsets) {
+  if (with_offsets) return tokenizer.encode_with_offsets(text, options);
+  Encoding encoding;
+  encoding.ids = tokenizer.encode(text, options);
+  return encoding;
+}
+
+// { ids, offsets? }
+Napi::Object to_encoding(Napi::Env env, const Encoding& encoding, bool with_offsets) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("ids", copy_array<Napi::Int32Array>(env, encoding.ids));
+  if (with_offsets) object.Set("offsets", copy_array<Napi::Uint32Array>(env, encoding.offsets));
+  return object;
 }
 
 Napi::Object to_stats(Napi::Env env, const EngineStats& stats, const DeviceMemory& memory) {
@@ -101,9 +125,7 @@ void EngineHost::open_gate(Napi::Env env) {
       [weak](Napi::Env e) {
         const auto host = weak.lock();
         if (host == nullptr || host->engine_ == nullptr) return;
-        std::vector<Event> events;
-        host->engine_->take_events(&events);
-        host->deliver(e, events);
+        host->deliver_waiting(e);
       },
       [weak] {
         const auto host = weak.lock();
@@ -112,6 +134,22 @@ void EngineHost::open_gate(Napi::Env env) {
         host->engine_.reset();
         host->on_events_.Reset();
       });
+}
+
+// Without memory the events stay where they are and are tried again: whoever waits for one would
+// otherwise wait for ever.
+void EngineHost::deliver_waiting(Napi::Env env) {
+  try {
+    engine_->take_events(&undelivered_);
+    deliver(env, undelivered_);
+  } catch (const std::bad_alloc&) {
+    gate_->wake();
+    return;
+  } catch (...) {
+    undelivered_.clear();
+    throw;
+  }
+  undelivered_.clear();
 }
 
 void EngineHost::deliver(Napi::Env env, const std::vector<Event>& events) {
@@ -146,6 +184,7 @@ Napi::Object EngineHost::make_object(Napi::Env env) {
   add("cancel", &EngineHost::cancel);
   add("check", &EngineHost::check);
   add("tokenize", &EngineHost::tokenize);
+  add("tokenizeTexts", &EngineHost::tokenize_texts);
   add("encodePrompt", &EngineHost::encode_now);
   add("encodeText", &EngineHost::encode_text);
   add("decodeIds", &EngineHost::decode_ids);
@@ -211,6 +250,38 @@ Napi::Value EngineHost::tokenize(const Napi::CallbackInfo& info) {
   });
 }
 
+// (texts, addSpecialTokens, parseSpecial, atStart, withOffsets) -> promise of [{ ids, offsets? }]
+Napi::Value EngineHost::tokenize_texts(const Napi::CallbackInfo& info) {
+  if (!info[0].IsArray()) wrong_type("texts", "an array");
+  const auto given = info[0].As<Napi::Array>();
+  const auto texts = std::make_shared<std::vector<std::string>>();
+  for (uint32_t i = 0; i < given.Length(); ++i) {
+    const Napi::Value text = given.Get(i);
+    if (!text.IsString()) wrong_type("texts", "an array of strings");
+    texts->push_back(text.As<Napi::String>().Utf8Value());
+  }
+  const EncodeOptions options = encode_options(info);
+  const bool with_offsets = info[4].ToBoolean();
+  tokenizer();  // throws without one
+  return start_job(info.Env(), "polylm:tokenize", [&](const Notify&) {
+    const auto made = std::make_shared<std::vector<Encoding>>();
+    JobSteps steps;
+    steps.work = [texts, options, with_offsets, made, tokenizer = tokenizer_] {
+      for (const std::string& text : *texts) {
+        made->push_back(encode_one(*tokenizer, text, options, with_offsets));
+      }
+    };
+    steps.result = [made, with_offsets](Napi::Env env) {
+      const Napi::Array array = Napi::Array::New(env, made->size());
+      for (uint32_t i = 0; i < made->size(); ++i) {
+        array.Set(i, to_encoding(env, (*made)[i], with_offsets));
+      }
+      return Napi::Value(array);
+    };
+    return steps;
+  });
+}
+
 Napi::Value EngineHost::encode_now(const Napi::CallbackInfo& info) {
   const Request request = read_request(argument(info));
   return copy_array<Napi::Int32Array>(info.Env(), encode_prompt(request, tokenizer_.get()));
@@ -221,19 +292,9 @@ Napi::Value EngineHost::encode_text(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (!info[0].IsString()) wrong_type("text", "a string");
   const std::string text = info[0].As<Napi::String>().Utf8Value();
-  EncodeOptions options;
-  options.add_special_tokens = info[1].ToBoolean();
-  options.parse_special = info[2].ToBoolean();
-  options.at_start = info[3].ToBoolean();
-  Napi::Object object = Napi::Object::New(env);
-  if (info[4].ToBoolean()) {
-    const Encoding encoding = tokenizer().encode_with_offsets(text, options);
-    object.Set("ids", copy_array<Napi::Int32Array>(env, encoding.ids));
-    object.Set("offsets", copy_array<Napi::Uint32Array>(env, encoding.offsets));
-  } else {
-    object.Set("ids", copy_array<Napi::Int32Array>(env, tokenizer().encode(text, options)));
-  }
-  return object;
+  const bool with_offsets = info[4].ToBoolean();
+  const Encoding encoding = encode_one(tokenizer(), text, encode_options(info), with_offsets);
+  return to_encoding(env, encoding, with_offsets);
 }
 
 Napi::Value EngineHost::decode_ids(const Napi::CallbackInfo& info) {
@@ -271,6 +332,8 @@ Napi::Value EngineHost::dispose(const Napi::CallbackInfo& info) {
       held->reset();  // frees the weights here, not on the JavaScript thread
     };
     steps.result = [host = shared_from_this(), events, last, held](Napi::Env env) -> Napi::Value {
+      events->insert(events->begin(), host->undelivered_.begin(), host->undelivered_.end());
+      host->undelivered_.clear();
       host->deliver(env, *events);
       if (last->requests > 0 || host->last_stats_.requests == 0) host->last_stats_ = *last;
       host->last_stats_.state = EngineState::kDisposed;

@@ -31,6 +31,7 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
  private:
   void open_gate(Napi::Env env);
   Napi::Object make_object(Napi::Env env);
+  void deliver_waiting(Napi::Env env);
   void deliver(Napi::Env env, const std::vector<Event>& events);
   Engine& engine() const;               // throws DISPOSED
   const Tokenizer& tokenizer() const;   // throws TOKENIZER_MISSING
@@ -39,6 +40,7 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
   Napi::Value cancel(const Napi::CallbackInfo& info);
   Napi::Value check(const Napi::CallbackInfo& info);
   Napi::Value tokenize(const Napi::CallbackInfo& info);
+  Napi::Value tokenize_texts(const Napi::CallbackInfo& info);
   Napi::Value encode_now(const Napi::CallbackInfo& info);
   Napi::Value encode_text(const Napi::CallbackInfo& info);
   Napi::Value decode_ids(const Napi::CallbackInfo& info);
@@ -53,6 +55,7 @@ class EngineHost : public std::enable_shared_from_this<EngineHost> {
   EngineStats last_stats_;  // after dispose
   Napi::FunctionReference on_events_;
   EventPacker packer_;
+  std::vector<Event> undelivered_;
   int64_t pending_ = 0;
 };
 

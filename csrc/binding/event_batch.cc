@@ -94,22 +94,29 @@ void EventPacker::track(uint64_t request, int64_t outputs) {
   tracked_[request].assign(static_cast<size_t>(outputs), Positions{0});
 }
 
+// Tokens are packed for requests that asked for log-probabilities, which are the tracked ones.
 void EventPacker::pack_delta(const Event& event, std::vector<double>* numbers,
                              std::string* text) {
   numbers->push_back(event.output);
   numbers->push_back(static_cast<double>(event.text.size()));
-  numbers->push_back(static_cast<double>(event.tokens.size()));
   text->append(event.text);
-  Positions none{0};
-  Positions* positions = &none;
   const auto found = tracked_.find(event.request);
-  if (found != tracked_.end() && static_cast<size_t>(event.output) < found->second.size()) {
-    positions = &found->second[static_cast<size_t>(event.output)];
-    const uint32_t base = positions->back();
-    const std::vector<uint32_t> more = utf16_positions(event.text);
-    for (size_t i = 1; i < more.size(); ++i) positions->push_back(base + more[i]);
+  if (found == tracked_.end() || static_cast<size_t>(event.output) >= found->second.size()) {
+    numbers->push_back(0);
+    return;
   }
-  for (const TokenInfo& token : event.tokens) pack_token(token, *positions, numbers);
+  numbers->push_back(static_cast<double>(event.tokens.size()));
+  Positions& positions = found->second[static_cast<size_t>(event.output)];
+  const uint32_t base = positions.back();
+  grown_.push_back({&positions, positions.size()});
+  const std::vector<uint32_t> more = utf16_positions(event.text);
+  for (size_t i = 1; i < more.size(); ++i) positions.push_back(base + more[i]);
+  for (const TokenInfo& token : event.tokens) pack_token(token, positions, numbers);
+}
+
+// A token that adds no text says nothing to a caller who gets no tokens.
+bool EventPacker::says_nothing(const Event& event) const {
+  return event.kind == EventKind::kDelta && event.text.empty() && !tracked_.contains(event.request);
 }
 
 void EventPacker::pack(Napi::Env env, const Event& event, std::vector<double>* numbers,
@@ -127,12 +134,10 @@ void EventPacker::pack(Napi::Env env, const Event& event, std::vector<double>* n
       pack_delta(event, numbers, text);
       break;
     case EventKind::kFinished:
-      tracked_.erase(event.request);
       numbers->push_back(objects.Length());
       objects.Set(objects.Length(), to_result(env, *event.result));
       break;
     case EventKind::kFailed:
-      tracked_.erase(event.request);
       numbers->push_back(objects.Length());
       objects.Set(objects.Length(), to_js_error(env, event.error.value()).Value());
       break;
@@ -145,11 +150,32 @@ int64_t EventPacker::deliver(Napi::Env env, const std::vector<Event>& events,
   std::vector<double> numbers;
   std::string text;
   const Napi::Array objects = Napi::Array::New(env);
-  for (const Event& event : events) pack(env, event, &numbers, &text, objects);
-  Napi::Uint8Array bytes = Napi::Uint8Array::New(env, text.size());
-  if (!text.empty()) std::memcpy(bytes.Data(), text.data(), text.size());
-  on_events.Call({copy_array<Napi::Float64Array>(env, numbers), bytes, objects});
-  return static_cast<int64_t>(objects.Length());
+  Napi::Uint8Array bytes;
+  Napi::Float64Array packed;
+  grown_.clear();
+  try {
+    for (const Event& event : events) {
+      if (!says_nothing(event)) pack(env, event, &numbers, &text, objects);
+    }
+    if (numbers.empty()) return 0;
+    bytes = Napi::Uint8Array::New(env, text.size());
+    if (!text.empty()) std::memcpy(bytes.Data(), text.data(), text.size());
+    packed = copy_array<Napi::Float64Array>(env, numbers);
+  } catch (...) {
+    undo();
+    throw;
+  }
+  for (const Event& event : events) {
+    const bool ended = event.kind == EventKind::kFinished || event.kind == EventKind::kFailed;
+    if (ended) tracked_.erase(event.request);
+  }
+  const auto count = static_cast<int64_t>(objects.Length());
+  on_events.Call({packed, bytes, objects});
+  return count;
+}
+
+void EventPacker::undo() {
+  for (size_t i = grown_.size(); i > 0; --i) grown_[i - 1].positions->resize(grown_[i - 1].before);
 }
 
 }  // namespace polylm

@@ -17,7 +17,8 @@ class EventPacker {
  public:
   // A request that streams tokens with text ranges was submitted.
   void track(uint64_t request, int64_t outputs);
-  // Calls on_events(numbers, text, objects). Returns how many requests ended.
+  // Calls on_events(numbers, text, objects). Returns how many requests ended. What it throws before
+  // that call leaves everything as it was, so that the same events can be delivered again.
   int64_t deliver(Napi::Env env, const std::vector<Event>& events, const Napi::Function& on_events);
 
  private:
@@ -27,8 +28,16 @@ class EventPacker {
   void pack(Napi::Env env, const Event& event, std::vector<double>* numbers, std::string* text,
             const Napi::Array& objects);
   void pack_delta(const Event& event, std::vector<double>* numbers, std::string* text);
+  void undo();
+
+  struct Grown {
+    Positions* positions;
+    size_t before;
+  };
+  bool says_nothing(const Event& event) const;
 
   std::unordered_map<uint64_t, std::vector<Positions>> tracked_;
+  std::vector<Grown> grown_;  // by the events of this delivery
 };
 
 }  // namespace polylm

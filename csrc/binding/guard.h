@@ -6,8 +6,6 @@
 
 #include <napi.h>
 
-#include <exception>
-#include <new>
 #include <string>
 
 #include "platform/error.h"
@@ -28,22 +26,6 @@ inline Napi::Error to_js_error(Napi::Env env, const Error& e) {
   return error;
 }
 
-// What the current exception is, as a core error. Call inside a catch block.
-inline Error current_error() {
-  try {
-    throw;
-  } catch (const Error& e) {
-    return e;
-  } catch (const std::bad_alloc&) {
-    return {Code::kInsufficientMemory, "an allocation failed",
-            "free memory or load a smaller model"};
-  } catch (const std::exception& e) {
-    return {Code::kInternal, std::string("unexpected exception: ") + e.what()};
-  } catch (...) {
-    return {Code::kInternal, "unexpected exception"};
-  }
-}
-
 template <class F>
 Napi::Value guard(Napi::Env env, F&& f) {
   try {
@@ -51,7 +33,7 @@ Napi::Value guard(Napi::Env env, F&& f) {
   } catch (const Napi::Error&) {
     throw;
   } catch (...) {
-    throw to_js_error(env, current_error());
+    throw to_js_error(env, caught_error());
   }
 }
 

@@ -1,17 +1,39 @@
-// job.cc: a thread, a gate and a deferred promise. The job owns itself through the gate's callbacks
-// and lets go when the promise is settled or the environment has ended.
+// job.cc: work on a job thread, a gate and a deferred promise. The job owns itself through the
+// gate's callbacks and lets go when the promise is settled or the environment has ended.
+// Trap: what the steps hold may be JavaScript's, so a job dies on the JavaScript thread: the job
+// thread is through with it, as after a join, when the latch is open.
 #include "binding/job.h"
 
 #include <atomic>
+#include <condition_variable>
+#include <mutex>
 #include <optional>
-#include <thread>
 #include <utility>
 
 #include "binding/gate.h"
 #include "binding/guard.h"
+#include "platform/job_threads.h"
 
 namespace polylm {
 namespace {
+
+class Latch {
+ public:
+  void open() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    open_ = true;
+    opened_.notify_all();
+  }
+  void wait() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    opened_.wait(lock, [this] { return open_; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable opened_;
+  bool open_ = false;
+};
 
 class Job {
  public:
@@ -27,7 +49,10 @@ class Job {
       job->steps_ = make([gate] {
         if (const auto open = gate.lock()) open->wake();
       });
-      job->thread_ = std::thread([raw = job.get()] { raw->run(); });
+      JobThreads::shared().run([raw = job.get(), ended = job->ended_] {
+        raw->run();
+        ended->open();
+      });
     } catch (...) {
       job->gate_->close();
       job->gate_.reset();
@@ -42,7 +67,7 @@ class Job {
     try {
       steps_.work();
     } catch (...) {
-      error_ = current_error();
+      error_ = caught_error();
     }
     done_.store(true);
     gate_->wake();
@@ -53,39 +78,47 @@ class Job {
     if (steps_.progress) steps_.progress(env);
     if (!done || settled_) return;
     settled_ = true;
-    thread_.join();
+    ended_->wait();
     gate_->close();
     gate_.reset();  // the gate keeps this job; the job must not keep the gate
     settle(env);
   }
 
+  // Whatever happens: a promise that is never settled is a caller that waits for ever.
   void settle(Napi::Env env) {
-    if (error_.has_value()) {
-      deferred_.Reject(to_js_error(env, *error_).Value());
-      return;
-    }
-    Napi::Value value = env.Undefined();
     try {
-      if (steps_.result) value = steps_.result(env);
+      if (error_.has_value()) {
+        deferred_.Reject(to_js_error(env, *error_).Value());
+      } else {
+        deferred_.Resolve(steps_.result ? steps_.result(env) : env.Undefined());
+      }
     } catch (const Napi::Error& e) {
       deferred_.Reject(e.Value());
-      return;
     } catch (...) {
-      deferred_.Reject(to_js_error(env, current_error()).Value());
-      return;
+      reject_with(env, caught_error().code());
     }
-    deferred_.Resolve(value);
+  }
+
+  // With nothing but strings that exist already.
+  void reject_with(napi_env env, Code code) {
+    napi_value name = nullptr;
+    napi_value message = nullptr;
+    napi_value error = nullptr;
+    napi_create_string_utf8(env, code_name(code), NAPI_AUTO_LENGTH, &name);
+    napi_create_string_utf8(env, code_sentence(code), NAPI_AUTO_LENGTH, &message);
+    napi_create_error(env, name, message, &error);
+    deferred_.Reject(error);
   }
 
   void on_exit() {
     if (steps_.stop) steps_.stop();
-    if (thread_.joinable()) thread_.join();
+    ended_->wait();
   }
 
   Napi::Promise::Deferred deferred_;
   std::shared_ptr<Gate> gate_;
   JobSteps steps_;
-  std::thread thread_;
+  const std::shared_ptr<Latch> ended_ = std::make_shared<Latch>();
   std::atomic<bool> done_{false};
   std::optional<Error> error_;
   bool settled_ = false;

@@ -73,6 +73,13 @@ SamplingParams read_params(const Napi::Object& object) {
   for (size_t i = 0; i < bias_tokens.size(); ++i) {
     params.bias.push_back({std::move(bias_tokens[i]), static_cast<float>(bias_values[i])});
   }
+  const std::vector<int32_t> biased = to_ids(object.Get("biasIds"), "biasIds");
+  const std::vector<double> amounts = to_doubles(object.Get("biasAmounts"), "biasAmounts");
+  if (biased.size() != amounts.size()) wrong_type("biasAmounts", "as long as biasIds");
+  params.token_bias.reserve(biased.size());
+  for (size_t i = 0; i < biased.size(); ++i) {
+    params.token_bias.push_back({biased[i], static_cast<float>(amounts[i])});
+  }
   params.allow_tokens = to_ids(object.Get("allowTokens"), "allowTokens");
   params.allow_choices = read_id_lists(object, "allowChoices");
   return params;
@@ -95,6 +102,7 @@ Request read_request(const Napi::Object& object) {
   if (!object.Get("cacheSalt").IsUndefined()) {
     request.cache_salt = read_string(object, "cacheSalt");
   }
+  if (!object.Get("caller").IsUndefined()) request.caller = read_string(object, "caller");
   if (request.kind == RequestKind::kGenerate) {
     request.params = read_params(read_object(object, "params"));
   }
@@ -107,6 +115,14 @@ Request read_request(const Napi::Object& object) {
     }
   }
   return request;
+}
+
+Napi::Object describe_limits(Napi::Env env) {
+  Napi::Object limits = Napi::Object::New(env);
+#define LIMIT(name, js_name, value) limits.Set(js_name, static_cast<double>(value));
+#include "engine/option_limits.def"
+#undef LIMIT
+  return limits;
 }
 
 Napi::Array describe_params(Napi::Env env) {

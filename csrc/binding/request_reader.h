@@ -14,5 +14,7 @@ SamplingParams read_params(const Napi::Object& object);
 Request read_request(const Napi::Object& object);
 // The rows of the table as [{name, type, min, max, default}].
 Napi::Array describe_params(Napi::Env env);
+// The rows of option_limits.def as {name: value}.
+Napi::Object describe_limits(Napi::Env env);
 
 }  // namespace polylm

@@ -2,6 +2,7 @@
 // surrogate, which is one UTF-16 unit as well, so offsets stay right.
 #include "binding/tokenizer_wrap.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "binding/read.h"
 #include "text/stream_decoder.h"
 #include "text/tokenizer.h"
+#include "text/utf8.h"
 
 namespace polylm {
 namespace {
@@ -102,6 +104,30 @@ int32_t to_id(const Napi::Value& value) {
   return value.As<Napi::Number>().Int32Value();
 }
 
+// The texts of the ids from `first` on in one string, which crosses in one piece: where each ends
+// in UTF-16 units, and for those that are only a part of a character (id, length, bytes...).
+Napi::Object surfaces(Napi::Env env, const Tokenizer& tokenizer, int32_t first, int32_t count) {
+  std::string all;
+  std::vector<uint32_t> ends;
+  std::vector<int32_t> partial;
+  for (int32_t id = first; id < first + count; ++id) {
+    const std::string text = tokenizer.surface(id);
+    all += to_valid_utf8(text);
+    ends.push_back(static_cast<uint32_t>(all.size()));
+    if (is_valid_utf8(text)) continue;
+    partial.push_back(id);
+    partial.push_back(static_cast<int32_t>(text.size()));
+    for (const char byte : text) partial.push_back(static_cast<uint8_t>(byte));
+  }
+  const std::vector<uint32_t> positions = utf16_positions(all);
+  for (uint32_t& end : ends) end = positions[end];
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("text", Napi::String::New(env, all));
+  object.Set("ends", copy_array<Napi::Uint32Array>(env, ends));
+  object.Set("partial", copy_array<Napi::Int32Array>(env, partial));
+  return object;
+}
+
 // { push, finish } around one decoder.
 Napi::Object stream_object(Napi::Env env, StreamDecoder decoder) {
   const auto shared = std::make_shared<StreamDecoder>(std::move(decoder));
@@ -133,7 +159,10 @@ class TokenizerWrap : public Napi::ObjectWrap<TokenizerWrap> {
                         InstanceMethod<&TokenizerWrap::encode_raw>("encodeRaw"),
                         InstanceMethod<&TokenizerWrap::decode_raw>("decodeRaw"),
                         InstanceMethod<&TokenizerWrap::piece>("piece"),
+                        InstanceMethod<&TokenizerWrap::find>("find"),
+                        InstanceMethod<&TokenizerWrap::texts>("texts"),
                         InstanceMethod<&TokenizerWrap::is_special>("isSpecial"),
+                        InstanceAccessor<&TokenizerWrap::bytes_per_token>("bytesPerToken"),
                         InstanceAccessor<&TokenizerWrap::vocab_size>("vocabSize"),
                         InstanceAccessor<&TokenizerWrap::id_limit>("idLimit")});
   }
@@ -214,12 +243,32 @@ class TokenizerWrap : public Napi::ObjectWrap<TokenizerWrap> {
     });
   }
 
+  Napi::Value find(const Napi::CallbackInfo& info) {
+    return guard(info.Env(), [&] {
+      return Napi::Number::New(info.Env(), held_->find(to_text(info[0])));
+    });
+  }
+
+  // (first, count)
+  Napi::Value texts(const Napi::CallbackInfo& info) {
+    return guard(info.Env(), [&] {
+      const int32_t first = std::clamp(to_id(info[0]), 0, held_->id_limit());
+      const int32_t count = std::clamp(to_id(info[1]), 0, held_->id_limit() - first);
+      return surfaces(info.Env(), *held_, first, count);
+    });
+  }
+
   Napi::Value is_special(const Napi::CallbackInfo& info) {
     return guard(info.Env(), [&] {
       return Napi::Boolean::New(info.Env(), held_->is_special(to_id(info[0])));
     });
   }
 
+  Napi::Value bytes_per_token(const Napi::CallbackInfo& info) {
+    return guard(info.Env(), [&] {
+      return Napi::Number::New(info.Env(), static_cast<double>(held_->bytes_per_token()));
+    });
+  }
   Napi::Value vocab_size(const Napi::CallbackInfo& info) {
     return guard(info.Env(), [&] { return Napi::Number::New(info.Env(), held_->vocab_size()); });
   }

@@ -8,6 +8,7 @@
 #include "cpu/isa_lanes_avx512.h"
 
 #include "cpu/isa_product.h"
+#include "platform/thread_storage.h"
 
 namespace polylm {
 namespace {
@@ -31,12 +32,13 @@ struct alignas(64) TileConfig {
 
 // What this thread's tile unit is set up for, 0 for nothing: setting it up takes as long as a dozen
 // tiles, and attention multiplies few at a time.
-thread_local int64_t set_up_for = 0;
+int64_t& set_up() { return thread_storage().tile_set_up; }
 
 inline void load_config(const TileConfig& config) {
   asm volatile("ldtilecfg %0" ::"m"(config));
 }
 void release() {
+  int64_t& set_up_for = set_up();
   if (set_up_for == 0) return;
   asm volatile("tilerelease");
   set_up_for = 0;
@@ -72,6 +74,7 @@ inline void multiply() {
 // Sums 0..3 of two row tiles by two column tiles; inputs 4, 5; weights 6, 7. Rows of the row tiles.
 void configure_block(int64_t rows0, int64_t rows1) {
   const int64_t key = 256 + (rows1 > 0 ? rows1 : 0) * 16 + rows0;
+  int64_t& set_up_for = set_up();
   if (set_up_for == key) return;
   set_up_for = key;
   TileConfig c;
@@ -86,6 +89,7 @@ void configure_block(int64_t rows0, int64_t rows1) {
 
 // Sums 0..3 of one row tile by four column tiles; inputs 4 (and 3); weights 5, 6, 7.
 void configure_few(int64_t rows) {
+  int64_t& set_up_for = set_up();
   if (set_up_for == rows) return;
   set_up_for = rows;
   TileConfig c;

@@ -4,8 +4,10 @@
 // Trap: scores are log-probabilities that processors act on (a penalty multiplies negative ones),
 // and 4.31's warpers act on the sums while 4.55's act before the sum is added.
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <optional>
+#include <string>
 
 #include "engine/beam_rule.h"
 #include "engine/decode_context.h"
@@ -27,15 +29,29 @@ struct Beam {
   std::optional<OutputText> text;  // only when there are stop strings
 };
 
-// Better scores first, then by place in the flattened [beams, V].
+// Better scores first, then by row, as in the flattened [beams, V].
 struct Ranked {
   Entry entry;
   int32_t row = 0;
   bool operator<(const Ranked& other) const {
     if (entry.score != other.entry.score) return entry.score > other.entry.score;
-    return row < other.row || (row == other.row && entry.id < other.entry.id);
+    return row != other.row ? row < other.row : ranks_before(entry, other.entry);
   }
 };
+
+// Sums of scores up to here leave every step room: a score of one token is below 1e80 in size
+// (bias, penalties, temperature), and all of it times 1e30 (the least temperature) is finite.
+constexpr double kMostSum = 1e200;
+
+// Only 4.31's beam sampling gets there: it divides the sums by the temperature in every step.
+// transformers 4.31 itself raises at 3e38, where float32 ends.
+[[noreturn]] void fail_sum(int64_t step) {
+  fail(Code::kInvalidOption,
+       "temperature: the scores of the beams overflow at output token " + std::to_string(step) +
+           ", expected a higher one, because beamScoring 'hf-4.31' divides their sums by it at " +
+           "every token",
+       "use beamScoring 'hf-4.55', a temperature of 1 or fewer tokens");
+}
 
 class BeamDecoder final : public Decoder {
  public:
@@ -138,7 +154,7 @@ BeamDecoder::BeamDecoder(DecodeContext context)
 // Room for the scores of rows: the one being scored may be a full one.
 void BeamDecoder::reserve_rows() {
   for (RowPlan& plan : plans_) processors_.reserve(&plan);
-  const int64_t listed = processors_.most_listed();
+  const int64_t listed = processors_.most_edits();
   const bool wide = processors_.needs_full() ||
                     (context_.sampling() ? warpers_.may_need_full()
                                          : rule_.candidates() > kCandidates);
@@ -157,13 +173,15 @@ void BeamDecoder::reserve_rows() {
 SelectNeeds BeamDecoder::needs(int64_t h, std::vector<int32_t>* listed) {
   RowPlan& plan = plans_[static_cast<size_t>(h)];
   processors_.plan(beams_[static_cast<size_t>(h)].row, &plan);
-  for (const Edit& edit : plan.edits) listed->push_back(edit.id);
+  for (int64_t i = 0; i < plan.listed(); ++i) {
+    listed->push_back(plan.edits[static_cast<size_t>(i)].id);
+  }
   SelectNeeds needs;
-  needs.temperature = context_.sampling() ? static_cast<float>(params_.temperature) : 1.0F;
+  needs.temperature = row_temperature(params_);
   plan.temperature = static_cast<double>(needs.temperature);
   const bool wide = context_.sampling() ? warpers_.may_need_full()
                                         : rule_.candidates() > kCandidates;
-  needs.keep_full = plan.rest == RestTokens::kMask || (plan.rest == RestTokens::kKeep && wide);
+  needs.keep_full = plan.needs_row() || (plan.rest == RestTokens::kKeep && wide);
   return needs;
 }
 
@@ -187,11 +205,13 @@ bool BeamDecoder::process(int64_t h) {
 
 void BeamDecoder::score_row(const SelectResult& row, int64_t h, FullRows& full) {
   if (!row.finite) fail_not_finite(generated_);
+  const double sum = beams_[static_cast<size_t>(h)].score;
+  if (!(std::fabs(sum) <= kMostSum)) fail_sum(generated_);
   const auto at = static_cast<size_t>(h);
   const RowPlan& plan = plans_[at];
-  const double log_z = raw_log_sum(row, static_cast<int64_t>(plan.edits.size()));
+  const double log_z = raw_log_sum(row, plan.listed());
   const int64_t wanted = rule_.candidates();
-  bool complete = plan.rest != RestTokens::kMask;
+  bool complete = !plan.needs_row();
   if (complete) {
     scratch_.build(row, plan, processors_, log_z);
     complete = process(h);
@@ -251,7 +271,7 @@ void BeamDecoder::mark_ends() {
     candidate.beam = ranked.row;
     candidate.token = ranked.entry.id;
     const RowLogprobs& logprobs = logprobs_[static_cast<size_t>(ranked.row)];
-    candidate.logprob = static_cast<float>(logprobs.of(ranked.entry));
+    candidate.logprob = reported_logprob(logprobs.of(ranked.entry));
     const Beam& beam = beams_[static_cast<size_t>(parent(candidate))];
     const bool stop_id = processors_.is_stop(candidate.token);
     candidate.ends = stop_id || processors_.completes_choice(beam.row, candidate.token) ||

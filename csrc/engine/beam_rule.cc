@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "platform/error.h"
 
@@ -121,7 +122,10 @@ int64_t BeamRule::min_keep() const {
 double BeamRule::open_score(double sum, int64_t generated) const {
   const bool old = params_.beam_scoring == BeamScoring::kHf431;
   const int64_t length = old ? prefix_width_ + generated : generated;
-  return sum / std::pow(static_cast<double>(length), params_.length_penalty);
+  // check_params keeps the power finite and above 0; scores must stay numbers that have an order.
+  const double score = sum / std::pow(static_cast<double>(length), params_.length_penalty);
+  constexpr double kMost = std::numeric_limits<double>::max();
+  return std::clamp(score, -kMost, kMost);
 }
 
 void BeamRule::decide(const std::vector<BeamCandidate>& candidates, int64_t generated,

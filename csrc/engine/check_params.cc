@@ -3,6 +3,7 @@
 // Trap: neutral values are always fine, also where an option has no effect (explain.cc lists it).
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <set>
 #include <string>
 
@@ -12,18 +13,15 @@
 namespace polylm {
 namespace {
 
-constexpr size_t kMaxBiasRules = 300;
-constexpr size_t kMaxStops = 8;
-constexpr size_t kMaxStopBytes = 128;
-constexpr size_t kMaxStopIds = 64;
-constexpr size_t kMaxChoices = 1024;
+#define LIMIT(name, js_name, value) constexpr size_t name = value;
+#include "engine/option_limits.def"
+#undef LIMIT
 
 std::string text(int64_t value) { return std::to_string(value); }
 std::string text(double value) {
-  std::string out = std::to_string(value);
-  out.erase(out.find_last_not_of('0') + 1);
-  if (!out.empty() && out.back() == '.') out.pop_back();
-  return out;
+  char shown[32];
+  std::snprintf(shown, sizeof shown, "%.9g", value);
+  return shown;
 }
 std::string text(bool value) { return value ? "true" : "false"; }
 
@@ -66,7 +64,24 @@ void check_sequence(const char* option, const std::vector<int32_t>& ids, int64_t
   for (const int32_t id : ids) check_id(option, id, vocab);
 }
 
-void check_beams(const SamplingParams& params, int64_t max_sequences) {
+// The power of the length that divides a beam's score must be a double that has an inverse. Hugging
+// Face raises OverflowError where it is not.
+void check_length_penalty(const SamplingParams& params, int64_t context) {
+  constexpr double kMostExponent = 300.0;  // of 10
+  const int64_t tokens = std::min(params.max_tokens, context);
+  const bool prompt_counts = params.beam_scoring == BeamScoring::kHf431;
+  const int64_t longest = !prompt_counts                ? tokens
+                          : params.pad_to_length == 0 ? context
+                                                      : params.pad_to_length + tokens;
+  const auto length = static_cast<double>(std::max<int64_t>(2, longest));
+  const double most = kMostExponent / std::log10(length);
+  if (std::fabs(params.length_penalty) <= most) return;
+  refuse("lengthPenalty", "found " + text(params.length_penalty) + " with lengths of up to " +
+             text(longest) + " tokens, whose power overflows",
+         text(-most) + ".." + text(most) + ", or a smaller maxTokens");
+}
+
+void check_beams(const SamplingParams& params, int64_t context, int64_t max_sequences) {
   const bool beams = params.num_beams > 1;
   if (params.num_beams > max_sequences) {
     refuse("numBeams", "found " + text(params.num_beams),
@@ -90,7 +105,9 @@ void check_beams(const SamplingParams& params, int64_t max_sequences) {
   if (params.n > max_sequences) {
     refuse("n", "found " + text(params.n), "at most maxSequences (" + text(max_sequences) + ")");
   }
-  if (!beams || params.beam_scoring != BeamScoring::kHf431) return;
+  if (!beams) return;
+  check_length_penalty(params, context);
+  if (params.beam_scoring != BeamScoring::kHf431) return;
   if (!params.stop.empty()) {
     refuse("stop", "found " + text(static_cast<int64_t>(params.stop.size())) +
                " strings with numBeams and beamScoring 'hf-4.31', which has no such thing",
@@ -130,10 +147,13 @@ void check_stops(const SamplingParams& params, int64_t vocab, bool has_tokenizer
            "at most " + text(static_cast<int64_t>(kMaxStops)));
   }
   std::set<std::string> seen;
+  size_t bytes = 0;
   for (const std::string& stop : params.stop) {
-    if (stop.empty() || stop.size() > kMaxStopBytes) {
-      refuse("stop", "found a string of " + text(static_cast<int64_t>(stop.size())) + " bytes",
-             "1.." + text(static_cast<int64_t>(kMaxStopBytes)) + " bytes of UTF-8");
+    bytes += stop.size();
+    if (stop.empty() || bytes > kMaxStopBytes) {
+      refuse("stop", "found " + text(static_cast<int64_t>(bytes)) + " bytes",
+             "no empty string, and at most " + text(static_cast<int64_t>(kMaxStopBytes)) +
+                 " bytes of UTF-8 in all");
     }
     if (!seen.insert(stop).second) {
       refuse("stop", "found " + quoted(stop) + " twice", "distinct strings");
@@ -145,26 +165,53 @@ void check_stops(const SamplingParams& params, int64_t vocab, bool has_tokenizer
   }
 }
 
-void check_bias(const SamplingParams& params, int64_t vocab, int64_t context) {
-  if (params.bias.size() > kMaxBiasRules) {
-    refuse("bias", "found " + text(static_cast<int64_t>(params.bias.size())) + " entries",
-           "at most " + text(static_cast<int64_t>(kMaxBiasRules)));
+void check_bias_value(float value) {
+  if (!std::isnan(value) && !(std::isinf(value) && value > 0.0F)) return;
+  refuse("bias", std::string("found the value ") + (std::isnan(value) ? "NaN" : "Infinity"),
+         "a finite number or -Infinity");
+}
+
+// Sorted, not put into a set: there may be a rule for every token.
+void check_bias_once(const SamplingParams& params) {
+  std::vector<int32_t> ids;
+  std::vector<const std::vector<int32_t>*> sequences;
+  for (const TokenBias& rule : params.token_bias) ids.push_back(rule.id);
+  for (const BiasRule& rule : params.bias) {
+    if (rule.tokens.size() == 1) {
+      ids.push_back(rule.tokens.front());
+    } else {
+      sequences.push_back(&rule.tokens);
+    }
   }
-  std::set<std::vector<int32_t>> seen;
+  std::sort(ids.begin(), ids.end());
+  std::sort(sequences.begin(), sequences.end(), [](auto* a, auto* b) { return *a < *b; });
+  const auto same = [](auto* a, auto* b) { return *a == *b; };
+  if (std::adjacent_find(ids.begin(), ids.end()) != ids.end() ||
+      std::adjacent_find(sequences.begin(), sequences.end(), same) != sequences.end()) {
+    refuse("bias", "found the same token sequence twice", "one entry for each sequence");
+  }
+}
+
+void check_bias(const SamplingParams& params, int64_t vocab, int64_t context) {
+  size_t count = params.token_bias.size();
+  for (const BiasRule& rule : params.bias) count += rule.tokens.size();
+  if (count > kMaxBiasTokens) {
+    refuse("bias", "found " + text(static_cast<int64_t>(count)) + " token ids",
+           "at most " + text(static_cast<int64_t>(kMaxBiasTokens)));
+  }
+  for (const TokenBias& rule : params.token_bias) {
+    check_id("bias", rule.id, vocab);
+    check_bias_value(rule.value);
+  }
   for (const BiasRule& rule : params.bias) {
     check_sequence("bias", rule.tokens, vocab);
     if (static_cast<int64_t>(rule.tokens.size()) > context) {
       refuse("bias", "found a sequence of " + text(static_cast<int64_t>(rule.tokens.size())) +
                  " tokens", "at most the context of " + text(context));
     }
-    if (std::isnan(rule.value) || (std::isinf(rule.value) && rule.value > 0.0F)) {
-      const char* value = std::isnan(rule.value) ? "NaN" : "Infinity";
-      refuse("bias", std::string("found the value ") + value, "a finite number or -Infinity");
-    }
-    if (!seen.insert(rule.tokens).second) {
-      refuse("bias", "found the same token sequence twice", "one entry for each sequence");
-    }
+    check_bias_value(rule.value);
   }
+  check_bias_once(params);
 }
 
 // A choice that is the beginning of another can end only by a stop id.
@@ -233,7 +280,7 @@ void check_params(const SamplingParams& params, int64_t vocab, int64_t context,
   check_stops(params, vocab, has_tokenizer);
   check_bias(params, vocab, context);
   check_allow(params, vocab);
-  check_beams(params, max_sequences);
+  check_beams(params, context, max_sequences);
 }
 
 }  // namespace polylm

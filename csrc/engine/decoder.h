@@ -30,8 +30,9 @@ struct OutputDelta {
 };
 
 // What select must deliver for one running hypothesis. `listed` is appended to a buffer of the
-// engine's, reserved at admission: at most max(prompt, padTo) + max_tokens + 300 (bias) + 1,024
-// (allow, choices) + the stop ids, and never more than V.
+// engine's, reserved at admission: at most max(prompt, padTo) + max_tokens + 1,024 (bias) + 1,024
+// (allow, choices) + the stop ids, and never more than V. With more bias rules, or more allowed
+// tokens, nothing is listed and the full row is kept.
 struct SelectNeeds {
   float temperature = 1.0F;
   bool keep_full = false;

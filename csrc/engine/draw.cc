@@ -97,14 +97,21 @@ void RowsDraw::start(std::vector<ScoreRow>* rows, int64_t count,
   full_index_ = full_index;
   count_ = count;
   vocab_ = vocab;
+  weigh();
+}
+
+// The mass of each row by what it holds now. False when nothing is left.
+bool RowsDraw::weigh() {
+  constexpr double kNothing = -std::numeric_limits<double>::infinity();
   mass_.clear();
-  double top = -std::numeric_limits<double>::infinity();
-  for (int64_t i = 0; i < count; ++i) {
-    mass_.push_back((*rows)[static_cast<size_t>(i)].log_sum());
-    top = std::max(top, mass_.back());
+  log_z_ = kNothing;  // any common reference does: only ratios matter
+  for (int64_t i = 0; i < count_; ++i) {
+    mass_.push_back((*rows_)[static_cast<size_t>(i)].log_sum());
+    log_z_ = std::max(log_z_, mass_.back());
   }
-  log_z_ = top;  // any common reference does: only ratios matter
-  for (double& mass : mass_) mass = std::exp(mass - log_z_);
+  const bool some = log_z_ > kNothing;
+  for (double& mass : mass_) mass = some ? std::exp(mass - log_z_) : 0.0;
+  return some;
 }
 
 bool RowsDraw::take(size_t at, double target, FullRows& full, Entry* out) {
@@ -124,6 +131,7 @@ bool RowsDraw::take(size_t at, double target, FullRows& full, Entry* out) {
     row.erase(index);
   }
   if (out->id < 0 || row.empty()) {
+    row.drop_tail();  // dust, if anything
     mass_[at] = 0.0;
   } else {
     mass_[at] = std::max(0.0, mass_[at] - std::exp(out->score - log_z_));
@@ -144,7 +152,10 @@ bool RowsDraw::next(double u, FullRows& full, DrawnEntry* out) {
       if (target < mass_[at]) break;
       target -= mass_[at];
     }
-    if (last < 0) return false;
+    if (last < 0) {
+      if (!weigh()) return false;
+      continue;
+    }
     out->row = static_cast<int32_t>(last);
     // Subtraction can leave dust in a row that has nothing left; it is then out of the game.
     if (take(static_cast<size_t>(last), target, full, &out->entry)) return true;

@@ -24,7 +24,8 @@ struct DrawnEntry {
 };
 
 // Draws without replacement from the rows together, each weighted by its scores as they are, in the
-// order of the rows. Entries drawn are erased from their rows.
+// order of the rows. Entries drawn are erased from their rows. Where all that is left has no weight
+// beside what was drawn (exp of the difference is 0), weights are taken relative to the best of it.
 class RowsDraw {
  public:
   void reserve(int64_t rows) { mass_.reserve(static_cast<size_t>(rows)); }
@@ -35,6 +36,7 @@ class RowsDraw {
   bool next(double u, FullRows& full, DrawnEntry* out);
 
  private:
+  bool weigh();
   bool take(size_t at, double target, FullRows& full, Entry* out);
 
   std::vector<ScoreRow>* rows_ = nullptr;

@@ -6,7 +6,6 @@
 
 #include <atomic>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -112,10 +111,9 @@ Engine::Impl::Impl(std::unique_ptr<Model> given_model,
   try {
     intake_thread = std::thread([this] { run_intake(); });
     engine_thread = std::thread([this] { run_engine(); });
-  } catch (const std::system_error& e) {
-    close();
-    fail(Code::kInsufficientMemory, std::string("a thread cannot be started: ") + e.what(),
-         "raise the limit of processes or threads");
+  } catch (...) {
+    close();  // one may run already
+    throw caught_error();
   }
 }
 
@@ -157,11 +155,11 @@ void Engine::Impl::run_engine() {
     } catch (...) {
       const Error error = caught_error();
       broken = true;
-      inbox.set_failed(error);
+      insist([&] { inbox.set_failed(error); });
       insist([&] { fail_everything(error); });
     }
   }
-  orphans = inbox.take_orphans();
+  insist([&] { orphans = inbox.take_orphans(); });
   insist([&] { fail_everything({Code::kDisposed, "the model was disposed"}); });
 }
 

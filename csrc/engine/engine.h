@@ -41,6 +41,8 @@ struct EngineStats {
   int64_t kv_tokens_total = 0;
   int64_t requests = 0, rejected = 0, failed = 0, aborted = 0;
   int64_t prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0, steps = 0;
+  int64_t preempted = 0;        // times that a request made place for another one (turns.h)
+  int64_t recomputed_rows = 0;  // rows of prompts that this cost
   double busy_ms = 0;
 };
 

@@ -1,9 +1,7 @@
-// events.cc: the event queue, and the translation of exceptions at the engine's few catch blocks.
+// events.cc: the event queue.
 #include "engine/events.h"
 
-#include <exception>
 #include <iterator>
-#include <new>
 #include <utility>
 
 namespace polylm {
@@ -44,45 +42,6 @@ Event failed_event(uint64_t request, const Error& error) {
   event.kind = EventKind::kFailed;
   event.error = error;
   return event;
-}
-
-namespace {
-
-Error translated() {
-  try {
-    throw;
-  } catch (const Error& e) {
-    return e;
-  } catch (const std::bad_alloc&) {
-    return {Code::kInsufficientMemory, "an allocation failed",
-            "free memory or load a smaller model"};
-  } catch (const std::exception& e) {
-    return {Code::kInternal, std::string("unexpected exception: ") + e.what()};
-  } catch (...) {
-    return {Code::kInternal, "unexpected exception"};
-  }
-}
-
-Code translated_code() {
-  try {
-    throw;
-  } catch (const Error& e) {
-    return e.code();
-  } catch (const std::bad_alloc&) {
-    return Code::kInsufficientMemory;
-  } catch (...) {
-    return Code::kInternal;
-  }
-}
-
-}  // namespace
-
-Error caught_error() noexcept {
-  try {
-    return translated();
-  } catch (...) {  // no memory for the words: these are short enough to need none
-  }
-  return {translated_code(), "out of memory"};
 }
 
 }  // namespace polylm

@@ -30,8 +30,4 @@ class EventQueue {
 // The end of a request that has no result.
 Event failed_event(uint64_t request, const Error& error);
 
-// The exception being handled, as a core error. Call inside a catch block; needs no memory when
-// there is none.
-Error caught_error() noexcept;
-
 }  // namespace polylm

@@ -11,7 +11,7 @@ void add_if(bool condition, const char* name, std::vector<std::string>* out) {
 }
 
 void list_processors(const SamplingParams& p, std::vector<std::string>* out) {
-  add_if(!p.bias.empty(), "SequenceBiasLogitsProcessor", out);
+  add_if(p.has_bias(), "SequenceBiasLogitsProcessor", out);
   add_if(p.repetition_penalty != 1.0, "RepetitionPenaltyLogitsProcessor", out);
   add_if(p.presence_penalty != 0.0, "presencePenalty (OpenAI)", out);
   add_if(p.frequency_penalty != 0.0, "frequencyPenalty (OpenAI)", out);
@@ -53,11 +53,13 @@ void list_inert(const SamplingParams& p, std::vector<std::string>* out) {
   add_if(single && p.renormalize && !(p.logprobs >= 0 && p.logprobs_processed), "renormalize", out);
   add_if(p.min_tokens > 0 && p.stop_token_ids.empty(), "minTokens", out);
   add_if(p.include_stop && p.stop.empty(), "includeStop", out);
+  add_if(p.stop_hf && p.stop.empty(), "stopMatching", out);
   add_if(p.logprobs < 0 && p.logprobs_processed, "logprobsOf", out);
   // The first token comes with the prompt, and the last one leaves nothing to guess.
   add_if(p.speculate_lookup && p.max_tokens <= 2, "speculate", out);
   const bool pads_count = p.repetition_penalty != 1.0 || p.no_repeat_ngram_size > 0 ||
-                          !p.bias.empty() || (beams && p.beam_scoring == BeamScoring::kHf431);
+                          p.has_bias() || (p.stop_hf && !p.stop.empty()) ||
+                          (beams && p.beam_scoring == BeamScoring::kHf431);
   add_if(p.pad_to_length > 0 && !pads_count, "padTo", out);
 }
 

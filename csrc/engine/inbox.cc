@@ -13,6 +13,18 @@ int64_t retry_after_ms(double busy_ms, int64_t ended) {
   return ended > 0 ? static_cast<int64_t>(busy_ms / static_cast<double>(ended)) + 1 : 1000;
 }
 
+namespace {
+
+int64_t size_of(const Request& request) {
+  int64_t size = 0;
+  for (const PromptPart& part : request.prompt) {
+    size += static_cast<int64_t>(part.text.size() + part.ids.size());
+  }
+  return size;
+}
+
+}  // namespace
+
 int64_t Inbox::waiting_locked() const {
   return static_cast<int64_t>(incoming_.size() + commands_.arrivals.size()) + counters_.waiting;
 }
@@ -47,7 +59,15 @@ uint64_t Inbox::submit(Request request) {
   Incoming incoming;
   incoming.request = std::move(request);
   incoming.submitted = Clock::now();
-  incoming_.emplace(id, std::move(incoming));
+  incoming.size = size_of(incoming.request);
+  const std::pair<int64_t, uint64_t> size{incoming.size, id};
+  by_size_.insert(size);
+  try {
+    incoming_.emplace(id, std::move(incoming));
+  } catch (...) {
+    by_size_.erase(size);
+    throw;
+  }
   last_id_ = id;
   ++requests_;
   intake_wakes_.notify_one();
@@ -101,9 +121,16 @@ bool Inbox::take(Submission* out) {
   std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {
     if (state_ == EngineState::kDisposed) return false;
-    const auto next = incoming_.upper_bound(last_taken_);
-    if (next != incoming_.end()) {
-      last_taken_ = next->first;
+    if (!by_size_.empty()) {
+      auto next = incoming_.begin();
+      if (took_oldest_) {
+        next = incoming_.find(by_size_.begin()->second);
+      } else if (next->first == taken_) {
+        ++next;
+      }
+      took_oldest_ = !took_oldest_;
+      by_size_.erase({next->second.size, next->first});
+      taken_ = next->first;
       out->id = next->first;
       out->request = std::move(next->second.request);
       return true;
@@ -123,12 +150,14 @@ void Inbox::deliver(uint64_t id, Work work) {
   arrival.work = std::move(work);
   commands_.arrivals.push_back(std::move(arrival));
   incoming_.erase(found);
+  taken_ = 0;
   engine_wakes_.notify_one();
 }
 
 void Inbox::reject(uint64_t id) {
   const std::lock_guard<std::mutex> lock(mutex_);
   incoming_.erase(id);
+  taken_ = 0;
   ++rejected_;
 }
 
@@ -174,6 +203,7 @@ std::vector<uint64_t> Inbox::take_orphans() {
   ids.reserve(incoming_.size());
   for (const auto& [id, incoming] : incoming_) ids.push_back(id);
   incoming_.clear();
+  by_size_.clear();
   return ids;
 }
 

@@ -9,6 +9,8 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
+#include <utility>
 #include <vector>
 
 #include "engine/engine.h"
@@ -54,7 +56,8 @@ class Inbox {
   EngineStats stats() const;
 
   // Intake thread ----------------------------------------------------------------------------
-  // Waits for the next request; false when there will be none.
+  // Waits for the next request: the oldest and the one with the shortest prompt in turns, so that a
+  // short prompt does not wait until all long ones are encoded. False when there will be none.
   bool take(Submission* out);
   void deliver(uint64_t id, Work work);
   // The request ended in the intake.
@@ -75,6 +78,7 @@ class Inbox {
   struct Incoming {
     Request request;
     Clock::time_point submitted;
+    int64_t size = 0;
     bool cancelled = false;
   };
   int64_t waiting_locked() const;
@@ -85,9 +89,11 @@ class Inbox {
   std::condition_variable intake_wakes_;
   std::condition_variable engine_wakes_;
   std::map<uint64_t, Incoming> incoming_;  // in the intake
+  std::set<std::pair<int64_t, uint64_t>> by_size_;  // those not taken yet
   Commands commands_;                      // for the engine
   uint64_t last_id_ = 0;
-  uint64_t last_taken_ = 0;
+  uint64_t taken_ = 0;  // being prepared; 0: none
+  bool took_oldest_ = false;
   EngineState state_ = EngineState::kReady;
   std::optional<Error> failure_;
   EngineStats counters_;  // as the engine reported

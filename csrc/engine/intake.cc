@@ -21,16 +21,38 @@ int64_t count_of(const std::vector<int32_t>& ids) { return static_cast<int64_t>(
   fail(Code::kInvalidPrompt, message, std::move(hint), {{"reason", std::string(reason)}});
 }
 
-void check_text_size(const std::vector<PromptPart>& parts, const IntakeLimits& limits) {
+[[noreturn]] void overflow(int64_t prompt, int64_t max_tokens, const IntakeLimits& limits) {
+  fail(Code::kContextOverflow,
+       "promptTokens " + std::to_string(prompt) + " and maxTokens " + std::to_string(max_tokens) +
+           " exceed contextSize " + std::to_string(limits.context_size),
+       "shorten the prompt, lower maxTokens, or set onOverflow to 'truncateLeft'",
+       {{"promptTokens", prompt},
+        {"maxTokens", max_tokens},
+        {"contextSize", limits.context_size}});
+}
+
+// Text that can never fit is refused before it is encoded: as lib/prompt.ts does, but in bytes.
+void check_text_size(const Request& request, const IntakeLimits& limits,
+                     const Tokenizer* tokenizer) {
   int64_t bytes = 0;
-  for (const PromptPart& part : parts) {
+  for (const PromptPart& part : request.prompt) {
     bytes = checked_add(bytes, static_cast<int64_t>(part.text.size()));
   }
-  const int64_t most = checked_mul(kPromptBytesPerToken, limits.context_size);
+  if (bytes == 0) return;
+  const int64_t per_token =
+      tokenizer == nullptr ? kPromptBytesPerToken : tokenizer->bytes_per_token();
+  const int64_t fitting = checked_mul(per_token, limits.context_size + 2);
+  const int64_t cut = checked_mul(kPromptBytesPerToken, limits.context_size);
+  const int64_t most = request.truncate_left ? std::max(fitting, cut) : fitting;
   if (bytes <= most) return;
+  if (!request.truncate_left) {
+    const int64_t max_tokens =
+        request.kind == RequestKind::kGenerate ? request.params.max_tokens : 0;
+    overflow((bytes + per_token - 1) / per_token, max_tokens, limits);
+  }
   invalid_prompt("too long",
                  "the prompt has " + std::to_string(bytes) + " bytes of text, at most " +
-                     std::to_string(most) + " can fit a context of " +
+                     std::to_string(most) + " are cut to a context of " +
                      std::to_string(limits.context_size) + " tokens");
 }
 
@@ -98,16 +120,6 @@ void check_ids(const std::vector<int32_t>& ids, const IntakeLimits& limits,
   }
 }
 
-[[noreturn]] void overflow(int64_t prompt, int64_t max_tokens, const IntakeLimits& limits) {
-  fail(Code::kContextOverflow,
-       "promptTokens " + std::to_string(prompt) + " and maxTokens " + std::to_string(max_tokens) +
-           " exceed contextSize " + std::to_string(limits.context_size),
-       "shorten the prompt, lower maxTokens, or set onOverflow to 'truncateLeft'",
-       {{"promptTokens", prompt},
-        {"maxTokens", max_tokens},
-        {"contextSize", limits.context_size}});
-}
-
 // Cuts the prompt to at most `most` tokens, or throws.
 void cut_left(Work* work, int64_t most, const IntakeLimits& limits) {
   const int64_t excess = count_of(work->ids) - most;
@@ -171,9 +183,10 @@ void check_fits_memory(const Work& work, const IntakeLimits& limits) {
                                    std::to_string(limits.max_sequences));
   }
   if (work.demand.blocks <= limits.kv_blocks) return;
+  const bool many = work.demand.rows > 1;
   const std::string suggestions =
-      work.demand.rows > 1 ? "shorten the prompt, lower maxTokens, numBeams or n, or raise kvMemory"
-                           : "shorten the prompt, lower maxTokens, or raise kvMemory";
+      many ? "shorten the prompt, lower maxTokens, numBeams or n, or raise kvMemory"
+           : "shorten the prompt, lower maxTokens, or raise kvMemory";
   fail(Code::kInsufficientMemory,
        "the request may need " + std::to_string(work.demand.blocks * limits.block_tokens) +
            " tokens of KV cache, the model has " +
@@ -181,7 +194,9 @@ void check_fits_memory(const Work& work, const IntakeLimits& limits) {
        suggestions,
        {{"required", checked_mul(work.demand.blocks, limits.block_bytes)},
         {"available", checked_mul(limits.kv_blocks, limits.block_bytes)},
-        {"suggestions", suggestions}});
+        // One a line; the binding's other side makes a list of them.
+        {"suggestions", std::string("a shorter prompt\na lower maxTokens\n") +
+                            (many ? "a lower numBeams or n\n" : "") + "a larger kvMemory"}});
 }
 
 }  // namespace
@@ -198,7 +213,7 @@ int64_t request_width(const Request& request) {
 
 Work prepare_request(Request request, const IntakeLimits& limits, const Tokenizer* tokenizer) {
   Work work;
-  check_text_size(request.prompt, limits);
+  check_text_size(request, limits, tokenizer);
   work.ids = join_prompt(request, tokenizer);
   check_ids(work.ids, limits, tokenizer);
   work.request = std::move(request);

@@ -20,7 +20,8 @@ class Tokenizer;
 
 using Clock = std::chrono::steady_clock;
 
-inline constexpr int64_t kPromptBytesPerToken = 64;  // text of a prompt at most, times the context
+// Text of a prompt that truncate_left may cut: at most this times the context.
+inline constexpr int64_t kPromptBytesPerToken = 64;
 
 struct IntakeLimits {
   int64_t context_size = 0;

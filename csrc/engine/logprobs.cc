@@ -2,17 +2,21 @@
 #include "engine/logprobs.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "engine/processors.h"
 
 namespace polylm {
 namespace {
 
-TokenAlternative alternative(int32_t id, double logprob) {
-  return {id, static_cast<float>(logprob)};
-}
+TokenAlternative alternative(int32_t id, double logprob) { return {id, reported_logprob(logprob)}; }
 
 }  // namespace
+
+float reported_logprob(double logprob) {
+  constexpr float kMost = std::numeric_limits<float>::max();
+  return static_cast<float>(std::clamp<double>(logprob, -kMost, kMost));
+}
 
 void top_of_model(const SelectResult& row, const RowPlan& plan, double log_z, int64_t k,
                   std::vector<TokenAlternative>* out) {
@@ -24,8 +28,8 @@ void top_of_model(const SelectResult& row, const RowPlan& plan, double log_z, in
   for (int64_t i = 0; i < std::min(k, row.candidate_count); ++i) {
     out->push_back({row.candidate_ids[i], row.candidate_logits[i]});
   }
-  for (size_t i = 0; i < plan.edits.size(); ++i) {
-    const TokenAlternative entry{plan.edits[i].id, row.listed_logits[i]};
+  for (int64_t i = 0; i < plan.listed(); ++i) {
+    const TokenAlternative entry{plan.edits[static_cast<size_t>(i)].id, row.listed_logits[i]};
     const bool full = static_cast<int64_t>(out->size()) == k;
     if (full && !better(entry, out->back())) continue;
     if (full) out->pop_back();

@@ -11,6 +11,10 @@
 
 namespace polylm {
 
+// A log-probability as it is reported: float's lowest number where float32 ends (a bias or a low
+// temperature makes more), never -inf, which JSON cannot hold.
+float reported_logprob(double logprob);
+
 // The k best tokens of the raw row, best first. log_z: raw_log_sum of the row.
 void top_of_model(const SelectResult& row, const RowPlan& plan, double log_z, int64_t k,
                   std::vector<TokenAlternative>* out);

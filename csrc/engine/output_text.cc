@@ -11,10 +11,29 @@ namespace polylm {
 OutputText::OutputText(const SamplingParams& params, const std::vector<int32_t>& prompt,
                        std::shared_ptr<const Tokenizer> tokenizer)
     : params_(&params) {
-  if (!params.stop.empty()) matcher_ = StopMatcher(params.stop);
+  if (!params.stop.empty() && params.stop_hf) {
+    start_token_stops(prompt, tokenizer);
+  } else if (!params.stop.empty()) {
+    matcher_ = StopMatcher(params.stop);
+  }
   if (tokenizer == nullptr) return;
   decoder_.emplace(std::move(tokenizer), params.skip_special_tokens);
   decoder_->seed(prompt.data(), static_cast<int64_t>(prompt.size()));
+}
+
+// transformers sees a padded row: the pads belong to it.
+void OutputText::start_token_stops(const std::vector<int32_t>& prompt,
+                                   const std::shared_ptr<const Tokenizer>& tokenizer) {
+  token_stops_.emplace(params_->stop, tokenizer);
+  const auto size = static_cast<int64_t>(prompt.size());
+  const int64_t reach = token_stops_->reach();
+  const int64_t pads = std::min(params_->pad_to_length - size, reach - size);
+  for (int64_t i = 0; i < pads; ++i) {
+    token_stops_->seed(static_cast<int32_t>(params_->pad_to_token));
+  }
+  for (int64_t i = std::max<int64_t>(0, size - reach); i < size; ++i) {
+    token_stops_->seed(prompt[static_cast<size_t>(i)]);
+  }
 }
 
 void OutputText::reserve(int64_t tokens) {
@@ -31,6 +50,10 @@ void OutputText::feed() {
                            " bytes, expected at most " + std::to_string(kMaxTextBytes));
   }
   decoded_bytes_ = static_cast<int32_t>(size);
+  if (token_stops_) {
+    text_ += bytes_;
+    return;
+  }
   if (stop_ >= 0) return;
   stop_ = matcher_.push(bytes_, &text_);
   if (stop_ >= 0 && params_->include_stop) text_ += params_->stop[static_cast<size_t>(stop_)];
@@ -42,6 +65,7 @@ bool OutputText::push(int32_t id, TokenInfo* info) {
     bytes_.clear();
     decoder_->push(id, &bytes_);
     feed();
+    if (token_stops_ && stop_ < 0) stop_ = token_stops_->push(id);
   }
   info->text_end = decoded_bytes_;
   return stop_ >= 0;
@@ -56,7 +80,7 @@ void OutputText::push_silent(TokenInfo* info) {
 void OutputText::finish() {
   if (finished_) return;
   finished_ = true;
-  if (!decoder_ || stop_ >= 0) return;
+  if (!decoder_ || (stop_ >= 0 && !token_stops_)) return;
   bytes_ = decoder_->finish();
   feed();
   if (stop_ < 0) text_ += matcher_.finish();

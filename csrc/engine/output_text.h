@@ -13,6 +13,7 @@
 #include "engine/request.h"
 #include "text/stop_matcher.h"
 #include "text/stream_decoder.h"
+#include "text/token_stops.h"
 
 namespace polylm {
 
@@ -42,11 +43,14 @@ class OutputText {
   int32_t stop() const { return stop_; }  // index in params.stop, or -1
 
  private:
+  void start_token_stops(const std::vector<int32_t>& prompt,
+                         const std::shared_ptr<const Tokenizer>& tokenizer);
   void feed();
 
   const SamplingParams* params_;
   std::optional<StreamDecoder> decoder_;
   StopMatcher matcher_;
+  std::optional<TokenStops> token_stops_;  // in place of matcher_; they cut nothing off
   std::string text_;
   std::string bytes_;  // of one token
   int32_t decoded_bytes_ = 0;

@@ -11,6 +11,8 @@ namespace {
 
 constexpr double kMinusInf = -std::numeric_limits<double>::infinity();
 
+int32_t last_but_one(const BiasRule& rule) { return rule.tokens[rule.tokens.size() - 2]; }
+
 bool starts_with(const std::vector<int32_t>& choice, const int32_t* output, int64_t n) {
   return static_cast<int64_t>(choice.size()) >= n && std::equal(output, output + n, choice.begin());
 }
@@ -64,14 +66,32 @@ Processors::Processors(const SamplingParams& params, int64_t prefix_width, int64
       prefix_width_(prefix_width),
       max_tokens_(max_tokens),
       vocab_(vocab),
-      allowed_(params.allow_tokens),
-      places_(std::min(vocab, prefix_width + max_tokens)) {
+      allowed_(params.allow_tokens) {
   std::sort(allowed_.begin(), allowed_.end());
+  sort_bias();
+  places_ = IdMap(most_edits());
 }
 
-int64_t Processors::most_listed() const {
-  auto count = static_cast<int64_t>(params_.stop_token_ids.size() + params_.bias.size() +
+void Processors::sort_bias() {
+  tokens_ = params_.token_bias;
+  for (const BiasRule& rule : params_.bias) {
+    if (rule.tokens.size() == 1) {
+      tokens_.push_back({rule.tokens.front(), rule.value});
+    } else {
+      sequences_.push_back(&rule);
+    }
+  }
+  std::sort(tokens_.begin(), tokens_.end(),
+            [](const TokenBias& a, const TokenBias& b) { return a.id < b.id; });
+  std::stable_sort(sequences_.begin(), sequences_.end(),
+                   [](auto* a, auto* b) { return last_but_one(*a) < last_but_one(*b); });
+  wide_bias_ = static_cast<int64_t>(tokens_.size() + sequences_.size()) > kListedBias;
+}
+
+int64_t Processors::most_edits() const {
+  auto count = static_cast<int64_t>(params_.stop_token_ids.size() + sequences_.size() +
                                     params_.allow_choices.size()) + 1;
+  if (!wide_bias_) count += static_cast<int64_t>(tokens_.size());
   count += std::min(kListedAllow, static_cast<int64_t>(allowed_.size()));
   if (params_.repetition_penalty != 1.0 || params_.no_repeat_ngram_size > 0) {
     count += prefix_width_ + max_tokens_;
@@ -107,6 +127,7 @@ void Processors::plan(const std::vector<int32_t>& row, RowPlan* plan) {
   plan->edits.clear();
   plan->rest = RestTokens::kKeep;
   plan->allowed = nullptr;
+  plan->bias = nullptr;
   plan->vocab = vocab_;
   const int64_t step = generated(row);
   int64_t forced = step == 0 ? params_.forced_first_token : -1;
@@ -163,16 +184,36 @@ void Processors::plan_penalties(const std::vector<int32_t>& row, RowPlan* plan) 
   }
 }
 
+double Processors::bias_of(int32_t id) const {
+  const auto at = std::lower_bound(tokens_.begin(), tokens_.end(), id,
+                                   [](const TokenBias& a, int32_t b) { return a.id < b; });
+  return at != tokens_.end() && at->id == id ? static_cast<double>(at->value) : 0.0;
+}
+
 void Processors::plan_bias(const std::vector<int32_t>& row, RowPlan* plan) {
-  for (const BiasRule& rule : params_.bias) {
-    const size_t prefix = rule.tokens.size() - 1;
-    // Hugging Face skips a rule that is longer than the row, though its prefix might just fit.
-    if (prefix > 0 && rule.tokens.size() > row.size()) continue;
-    if (!std::equal(rule.tokens.begin(), rule.tokens.end() - 1,
-                    row.end() - static_cast<int64_t>(prefix))) {
-      continue;
+  if (!wide_bias_) {
+    for (const TokenBias& rule : tokens_) {
+      if (Edit* edit = touch(rule.id, plan)) edit->bias += static_cast<double>(rule.value);
     }
-    if (Edit* edit = touch(rule.tokens.back(), plan)) edit->bias += static_cast<double>(rule.value);
+  } else if (plan->rest == RestTokens::kDrop) {
+    for (Edit& edit : plan->edits) edit.bias += bias_of(edit.id);
+  } else {
+    plan->bias = &tokens_;
+  }
+  plan_sequences(row, plan);
+}
+
+void Processors::plan_sequences(const std::vector<int32_t>& row, RowPlan* plan) {
+  if (sequences_.empty() || row.empty()) return;
+  auto at = std::lower_bound(sequences_.begin(), sequences_.end(), row.back(),
+                             [](auto* a, int32_t id) { return last_but_one(*a) < id; });
+  for (; at != sequences_.end() && last_but_one(**at) == row.back(); ++at) {
+    const std::vector<int32_t>& tokens = (*at)->tokens;
+    // Hugging Face skips a rule that is longer than the row, though its prefix might just fit.
+    if (tokens.size() > row.size()) continue;
+    const auto prefix = static_cast<int64_t>(tokens.size()) - 1;
+    if (!std::equal(tokens.begin(), tokens.end() - 1, row.end() - prefix)) continue;
+    if (Edit* edit = touch(tokens.back(), plan)) edit->bias += static_cast<double>((*at)->value);
   }
 }
 
@@ -219,7 +260,7 @@ bool Processors::completes_choice(const std::vector<int32_t>& row, int32_t token
 const char* Processors::restricting_option() const {
   if (!params_.allow_choices.empty() || !params_.allow_tokens.empty()) return "allow";
   if (params_.no_repeat_ngram_size > 0) return "noRepeatNgramSize";
-  if (!params_.bias.empty()) return "bias";
+  if (params_.has_bias()) return "bias";
   return "minTokens";
 }
 

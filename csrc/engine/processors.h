@@ -32,8 +32,14 @@ struct RowPlan {
   std::vector<Edit> edits;  // distinct ids; the tokens that select must list, in this order
   RestTokens rest = RestTokens::kKeep;
   const std::vector<int32_t>* allowed = nullptr;  // kMask: ascending
+  // Too many to list: added to the whole row before the edits. Ascending, distinct ids.
+  const std::vector<TokenBias>* bias = nullptr;
   int64_t vocab = 0;
   double temperature = 1.0;  // of the second sum that select returns
+
+  // All logits of the row are needed; then select lists nothing, for everything is in the row.
+  bool needs_row() const { return rest == RestTokens::kMask || bias != nullptr; }
+  int64_t listed() const { return needs_row() ? 0 : static_cast<int64_t>(edits.size()); }
 };
 
 // Distinct ids and the place of each; open addressing, cleared in O(1).
@@ -63,16 +69,20 @@ class Processors {
  public:
   // Allow lists up to this length are listed; longer ones need the full row.
   static constexpr int64_t kListedAllow = 1024;
+  // The same for bias rules.
+  static constexpr int64_t kListedBias = 1024;
 
   // prefix_width: pads and prompt. row_max: the longest a row gets.
   Processors(const SamplingParams& params, int64_t prefix_width, int64_t max_tokens,
              int64_t vocab);
 
-  // The most tokens that a plan lists.
-  int64_t most_listed() const;
-  // Some of the tokens that are allowed cannot be listed.
-  bool needs_full() const { return static_cast<int64_t>(allowed_.size()) > kListedAllow; }
-  void reserve(RowPlan* plan) const { plan->edits.reserve(static_cast<size_t>(most_listed())); }
+  // The most tokens that a plan edits.
+  int64_t most_edits() const;
+  // Some of the tokens that are allowed or biased cannot be listed.
+  bool needs_full() const {
+    return wide_bias_ || static_cast<int64_t>(allowed_.size()) > kListedAllow;
+  }
+  void reserve(RowPlan* plan) const { plan->edits.reserve(static_cast<size_t>(most_edits())); }
   // Fills plan->edits and plan->rest for the next token of `row`.
   void plan(const std::vector<int32_t>& row, RowPlan* plan);
   // The score after all processors that `edit` names.
@@ -87,7 +97,10 @@ class Processors {
  private:
   void plan_allowed(const std::vector<int32_t>& row, RowPlan* plan);
   void plan_penalties(const std::vector<int32_t>& row, RowPlan* plan);
+  void sort_bias();
+  double bias_of(int32_t id) const;
   void plan_bias(const std::vector<int32_t>& row, RowPlan* plan);
+  void plan_sequences(const std::vector<int32_t>& row, RowPlan* plan);
   void plan_ngrams(const std::vector<int32_t>& row, RowPlan* plan);
   int32_t list(int32_t id, RowPlan* plan);
   Edit* touch(int32_t id, RowPlan* plan);
@@ -99,8 +112,11 @@ class Processors {
   int64_t prefix_width_;
   int64_t max_tokens_;
   int64_t vocab_;
-  std::vector<int32_t> allowed_;  // params.allow_tokens, ascending
-  IdMap places_;                  // id -> index in plan->edits, while planning
+  std::vector<int32_t> allowed_;     // params.allow_tokens, ascending
+  std::vector<TokenBias> tokens_;    // the bias rules of one token, ascending
+  std::vector<const BiasRule*> sequences_;  // those of several, by the last token but one
+  bool wide_bias_ = false;
+  IdMap places_;                     // id -> index in plan->edits, while planning
 };
 
 }  // namespace polylm

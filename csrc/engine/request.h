@@ -23,6 +23,12 @@ struct BiasRule {
   float value = 0.0F;
 };
 
+// A rule of one token.
+struct TokenBias {
+  int32_t id = 0;
+  float value = 0.0F;
+};
+
 struct SamplingParams {
   // The scalars of sampling_params.def. kInt -> int64_t, kReal -> double, kBool -> bool.
 #define ROW_kInt(name, value) int64_t name = value;
@@ -39,8 +45,11 @@ struct SamplingParams {
   std::vector<std::string> stop;        // UTF-8, none empty
   std::vector<int32_t> stop_token_ids;  // distinct, in [0, V)
   std::vector<BiasRule> bias;
+  std::vector<TokenBias> token_bias;  // more rules, compact: there may be one for each token
   std::vector<int32_t> allow_tokens;                // distinct; empty: everything
   std::vector<std::vector<int32_t>> allow_choices;  // token sequences of which one must come out
+
+  bool has_bias() const { return !bias.empty() || !token_bias.empty(); }
 };
 
 // A part of a prompt: text (control tokens never recognised in it unless parse_special) or ids.
@@ -63,11 +72,12 @@ struct Request {
   bool add_special_tokens = true;
   bool max_tokens_given = false;   // else max_tokens is limited to the room left
   bool truncate_left = false;      // onOverflow: keep the last context - max_tokens prompt tokens
-  bool batch = false;              // of generateEach: interactive requests go first
+  bool batch = false;              // nobody waits for it alone: interactive requests go first
   bool stream = false;             // wants kDelta events
   bool return_on_abort = false;    // cancel ends with a result, not with kFailed(ABORTED)
   int64_t queue_timeout_ms = -1;   // -1: none
   std::string cache_salt;          // beginnings are shared only within equal salts
+  std::string caller;              // who takes turns with others where the salt does not say it
   SamplingParams params;
   int64_t score_from = 0;             // kScore: index of the first token that is scored, >= 1
   int64_t score_top = 0;              // kScore: alternatives listed with each token, 0..20

@@ -25,19 +25,19 @@ Event make_event(uint64_t request, EventKind kind) {
 
 }  // namespace
 
-Run::Run(Arrival arrival, Order order)
+Run::Run(Arrival arrival)
     : result_(std::make_shared<RequestResult>()),  // first: it may throw
       id_(arrival.id),
-      order_(order),
       work_(std::move(arrival.work)),
-      submitted_(arrival.submitted) {
+      submitted_(arrival.submitted),
+      fill_end_(work_.prompt_rows) {
   result_->usage.prompt_tokens = static_cast<int64_t>(work_.ids.size());
   result_->usage.truncated_tokens = work_.truncated;
   result_->seed = static_cast<uint64_t>(work_.request.params.seed);
 }
 
 std::optional<Clock::time_point> Run::deadline() const {
-  if (work_.request.queue_timeout_ms < 0) return std::nullopt;
+  if (work_.request.queue_timeout_ms < 0 || started()) return std::nullopt;
   return submitted_ + std::chrono::milliseconds(work_.request.queue_timeout_ms);
 }
 
@@ -45,9 +45,10 @@ std::optional<Clock::time_point> Run::deadline() const {
 int64_t Run::first_needed_row() const {
   switch (work_.request.kind) {
     case RequestKind::kGenerate:
-      return work_.prompt_rows - 1;
+      if (!first_token_) return work_.prompt_rows - 1;
+      return set_->size() == 1 ? set()[0].size() - 1 : fill_end_;
     case RequestKind::kScore:
-      return std::min(work_.prompt_rows, work_.request.score_from - 1);
+      return std::min(work_.prompt_rows, score_begin());
     case RequestKind::kLogits:
       return work_.kept.empty() ? 0 : work_.kept.front();
   }
@@ -58,16 +59,64 @@ void Run::catch_up(PrefixCache* cache, int64_t block_tokens) {
   Sequence& sequence = (*set_)[0];
   if (sequence.computed() != kept_blocks_ * block_tokens) return;
   const int64_t blocks = cache->adopt(work_.request.cache_salt, first_needed_row(), &sequence);
-  result_->usage.cached_tokens += (blocks - kept_blocks_) * block_tokens;
+  count_cached(kept_blocks_ * block_tokens, blocks * block_tokens);
   kept_blocks_ = blocks;
+  caught_up();
+}
+
+// What the run has computed itself was not saved.
+void Run::count_cached(int64_t from, int64_t to) {
+  result_->usage.cached_tokens += std::max<int64_t>(0, to - std::max(from, filled_before_));
+}
+
+int64_t Run::score_begin() const {
+  return std::max(work_.request.score_from - 1, filled_before_);
+}
+
+int64_t Run::lost() const {
+  if (!started()) return 0;
+  return first_token_ ? set_->behind() : filled_before_;
+}
+
+bool Run::is_behind() const {
+  return first_token_ ? back_ : (*set_)[0].computed() < filled_before_;
+}
+
+void Run::preempt(PrefixCache* cache) {
+  if (cache != nullptr && set_->size() == 1) {
+    try {
+      keep_prefix(cache);
+    } catch (...) {  // then it is not kept
+    }
+  }
+  if (first_token_) {
+    back_ = true;
+    filled_before_ = kUnlimited;
+  } else {
+    filled_before_ = std::max(filled_before_, (*set_)[0].computed());
+  }
+  kept_blocks_ = 0;
+  set_->preempt();
+}
+
+void Run::come_back(PrefixCache* cache, int64_t block_tokens, bool roles_matter) {
+  if (first_token_ && set_->size() == 1 && !roles_matter) fill_end_ = (*set_)[0].size() - 1;
+  if (cache != nullptr) catch_up(cache, block_tokens);
+}
+
+void Run::caught_up() {
+  if (!back_ || filling()) return;
+  if (set_->size() > 1 && (*set_)[1].blocks().empty()) set_->share_first();
+  if (set_->behind() == 0) back_ = false;
 }
 
 bool Run::follows(const Run& other, int64_t block_tokens) const {
   const int64_t begin = kept_blocks_ * block_tokens;
   const int64_t end = begin + block_tokens;
   const Sequence& leader = other.set()[0];
+  const std::vector<int32_t>& tokens = set()[0].tokens();
   if (set()[0].computed() != begin || end > first_needed_row()) return false;
-  if (end > other.work_.prompt_rows || leader.computed() >= end) return false;
+  if (end > other.fill_end_ || leader.computed() >= end) return false;
   if (work_.request.cache_salt != other.work_.request.cache_salt) return false;
   // Equal beginnings that are kept are the same blocks.
   const auto last = static_cast<size_t>(kept_blocks_) - 1;
@@ -75,8 +124,8 @@ bool Run::follows(const Run& other, int64_t block_tokens) const {
                            leader.blocks()[last] != set()[0].blocks()[last])) {
     return false;
   }
-  return std::equal(work_.ids.begin() + begin, work_.ids.begin() + end,
-                    other.work_.ids.begin() + begin);
+  return std::equal(tokens.begin() + begin, tokens.begin() + end,
+                    leader.tokens().begin() + begin);
 }
 
 void Run::keep_prefix(PrefixCache* cache) {
@@ -84,7 +133,7 @@ void Run::keep_prefix(PrefixCache* cache) {
 }
 
 void Run::keep_answer(PrefixCache* cache) {
-  if (decoding() && work_.demand.rows == 1) keep_prefix(cache);
+  if (first_token_ && work_.demand.rows == 1) keep_prefix(cache);
 }
 
 void Run::start(BlockPool* pool, PrefixCache* cache, int64_t block_tokens, int64_t vocab,
@@ -117,11 +166,12 @@ RunView Run::view() const {
   RunView view;
   view.generate = is_generate();
   view.batch = work_.request.batch;
-  view.decode_rows = decoding() ? set_->size() : 0;
-  view.computed = decoding() ? work_.prompt_rows : (*set_)[0].computed();
-  view.prompt_rows = work_.prompt_rows;
-  view.score_from = work_.prompt_rows;
-  if (work_.request.kind == RequestKind::kScore) view.score_from = work_.request.score_from - 1;
+  view.decode_rows = filling() ? 0 : set_->size();
+  view.computed = filling() ? (*set_)[0].computed() : fill_end_;
+  view.prompt_rows = fill_end_;
+  view.score_from = fill_end_;
+  if (back_ && !filling()) view.draft_rows = std::max<int64_t>(0, set_->behind() - set_->size());
+  if (work_.request.kind == RequestKind::kScore) view.score_from = score_begin();
   if (work_.request.kind == RequestKind::kLogits) view.kept = &work_.kept;
   return view;
 }
@@ -144,7 +194,7 @@ void Run::advanced(Clock::time_point now) {
 }
 
 void Run::add_prefill(std::vector<Event>* out) const {
-  if (!work_.request.stream) return;
+  if (!work_.request.stream || (*set_)[0].computed() <= filled_before_) return;
   Event event = make_event(id_, EventKind::kPrefill);
   event.done = (*set_)[0].computed();
   event.total = work_.prompt_rows;
@@ -178,7 +228,7 @@ void Run::check_sent() const {
 }
 
 void Run::take_outputs(bool aborted, std::vector<Event>* out) {
-  if (decoding()) {
+  if (first_token_) {
     result_->outputs = decoder_->finish(aborted);
     POLYLM_CHECK_LE(result_->outputs.size(), sent_.size());
     add_deltas(out);

@@ -1,4 +1,4 @@
-// runner.cc: arrival, start and end of requests, and the step: plan, copies, forward, results.
+// runner.cc: arrival, start and end of requests, and preemption. The step is in step.cc.
 #include "engine/runner.h"
 
 #include <algorithm>
@@ -12,15 +12,15 @@
 namespace polylm {
 namespace {
 
-class StepFullRows final : public FullRows {
- public:
-  StepFullRows(Ops* ops, int64_t first) : ops_(ops), first_(first) {}
-  const float* row(int64_t index) override { return ops_->full_row(first_ + index); }
-
- private:
-  Ops* ops_;
-  int64_t first_;
-};
+// What Turns has to know of a request.
+Place place_of(uint64_t id, const Work& work) {
+  Place place;
+  place.id = id;
+  place.batch = work.request.batch;
+  place.demand = work.demand;
+  place.steps = work.max_tokens + work.prompt_rows / kShortRows;
+  return place;
+}
 
 PlanLimits plan_limits(const EngineOptions& options) {
   PlanLimits limits;
@@ -42,7 +42,8 @@ Runner::Runner(Model* model, std::shared_ptr<const Tokenizer> tokenizer,
       limits_(plan_limits(options)),
       pace_(options.step_ms),
       pool_(options.kv_blocks),
-      batch_(step_limits(options, vocab_), options.max_sequences) {
+      batch_(step_limits(options, vocab_), options.max_sequences),
+      turns_({options.kv_blocks, options.max_sequences}) {
   if (options.prefix_cache) {
     cache_.emplace(&pool_, block_tokens_, ~uint64_t{0}, model->ops().info().roles_matter);
   }
@@ -56,7 +57,7 @@ Runner::Runner(Model* model, std::shared_ptr<const Tokenizer> tokenizer,
   plan_.prefill.reserve(most);
   next_.reserve(most);
   drafts_.reserve(static_cast<size_t>(kMostDraft));
-  demands_.reserve(most);
+  yielding_.reserve(most);
   running_.reserve(most);
 }
 
@@ -76,41 +77,47 @@ void Runner::arrive(Arrival arrival, Clock::time_point now) {
 
 // Throws before anything of the request is kept.
 void Runner::add(Arrival arrival, Clock::time_point now) {
-  const Order order = order_of(arrival.id, arrival.work.request.batch, counters_.steps);
+  const uint64_t id = arrival.id;
   const bool cancelled = arrival.cancelled;
-  auto run = std::make_unique<Run>(std::move(arrival), order);
+  auto run = std::make_unique<Run>(std::move(arrival));
   if (cancelled) {
     end_cancelled(run.get(), now);
     return;
   }
-  const std::optional<Clock::time_point> deadline = run->deadline();
-  waiting_.emplace(order, std::move(run));
+  const auto added = runs_.emplace(id, std::move(run)).first;
+  Run* const kept = added->second.get();
+  try {
+    kept->place = place_of(id, kept->work());
+    turns_.add(&kept->place, kept->caller(), counters_.steps);
+  } catch (...) {
+    runs_.erase(added);
+    throw;
+  }
+  const std::optional<Clock::time_point> deadline = kept->deadline();
   if (deadline.has_value()) deadline_ = std::min(deadline_.value_or(*deadline), *deadline);
 }
 
 void Runner::cancel(uint64_t id, Clock::time_point now) {
-  for (const auto& run : running_) {
-    if (run->id() != id) continue;
-    if (run->ended) return;  // with a row in flight it is still here
-    end_cancelled(run.get(), now);
+  const auto found = runs_.find(id);
+  if (found == runs_.end()) return;
+  Run* const run = found->second.get();
+  if (run->ended) return;  // with a row in flight it is still here
+  end_cancelled(run, now);
+  if (run->place.running) {
     sweep();
     return;
   }
-  for (auto it = waiting_.begin(); it != waiting_.end(); ++it) {
-    if (it->second->id() != id) continue;
-    end_cancelled(it->second.get(), now);
-    waiting_.erase(it);
-    return;
-  }
+  turns_.remove(&run->place, counters_.steps);
+  runs_.erase(found);
 }
 
 void Runner::expire(Clock::time_point now) {
   if (!deadline_.has_value() || now < *deadline_) return;
   deadline_.reset();
-  for (auto it = waiting_.begin(); it != waiting_.end();) {
+  for (auto it = runs_.begin(); it != runs_.end();) {
     const std::optional<Clock::time_point> deadline = it->second->deadline();
     if (deadline.has_value() && now >= *deadline) {
-      const auto waiting = static_cast<int64_t>(waiting_.size());
+      const int64_t waiting = turns_.waiting();
       const Error error(
           Code::kQueueTimeout,
           "the request waited queueTimeoutMs " +
@@ -119,7 +126,8 @@ void Runner::expire(Clock::time_point now) {
           {{"waiting", waiting}, {"retryAfterMs", retry_after_ms(counters_.busy_ms, ended_)}});
       events_.push_back(failed_event(it->second->id(), error));
       ++counters_.rejected;
-      it = waiting_.erase(it);
+      turns_.remove(&it->second->place, counters_.steps);
+      it = runs_.erase(it);
       continue;
     }
     if (deadline.has_value()) deadline_ = std::min(deadline_.value_or(*deadline), *deadline);
@@ -131,38 +139,49 @@ std::optional<Clock::time_point> Runner::deadline() const { return deadline_; }
 
 void Runner::tick(Clock::time_point now) {
   expire(now);
-  for (;;) {  // requests that end at once make room for more
-    const Demand room{pool_.size() - reserved_blocks_, options_.max_sequences - reserved_rows_};
-    demands_.clear();
-    for (auto it = waiting_.begin(); it != waiting_.end(); ++it) {
-      if (static_cast<int64_t>(demands_.size()) >= room.rows) break;
-      demands_.push_back(it->second->work().demand);
-    }
-    const int64_t count = admissible(demands_, room);
-    if (count == 0) break;
-    for (int64_t i = 0; i < count; ++i) {
-      auto first = waiting_.extract(waiting_.begin());
-      start(std::move(first.mapped()), now);
-    }
-    sweep();
-  }
-  POLYLM_CHECK(waiting_.empty() || !running_.empty());  // what can never fit was refused before
+  wants_room_ = false;
+  while (start_next(now)) sweep();  // those that end at once make room for more
+  POLYLM_CHECK(runs_.empty() || !running_.empty());  // what can never fit was refused before
 }
 
-void Runner::start(std::unique_ptr<Run> run, Clock::time_point now) {
-  Run* const started = run.get();
-  const auto before = [](const std::unique_ptr<Run>& a, const std::unique_ptr<Run>& b) {
-    return a->order() < b->order();
-  };
-  running_.insert(std::upper_bound(running_.begin(), running_.end(), run, before),
-                  std::move(run));
-  reserved_blocks_ += started->work().demand.blocks;
-  reserved_rows_ += started->work().demand.rows;
+bool Runner::start_next(Clock::time_point now) {
+  const Demand room{pool_.size() - reserved_blocks_, options_.max_sequences - reserved_rows_};
+  const Place* const place = turns_.next(room, counters_.steps, &yielding_);
+  if (place == nullptr) return false;
+  if (!yielding_.empty() && model_->ops().in_flight() > 0) {
+    wants_room_ = true;
+    return false;
+  }
+  for (const Place* const other : yielding_) preempt(runs_.at(other->id).get());
+  start(runs_.at(place->id).get(), now);
+  return true;
+}
+
+void Runner::preempt(Run* run) {
+  POLYLM_CHECK(!run->ended);
+  turns_.preempt(&run->place, counters_.steps);
+  running_.erase(std::find(running_.begin(), running_.end(), run));
+  reserved_blocks_ -= run->work().demand.blocks;
+  reserved_rows_ -= run->work().demand.rows;
+  run->preempt(cache_ ? &*cache_ : nullptr);
+  ++counters_.preempted;
+}
+
+void Runner::start(Run* run, Clock::time_point now) {
+  PrefixCache* const cache = cache_ ? &*cache_ : nullptr;
+  running_.push_back(run);
+  reserved_blocks_ += run->work().demand.blocks;
+  reserved_rows_ += run->work().demand.rows;
+  turns_.start(&run->place, run->lost(), counters_.steps);
   try {
-    started->start(&pool_, cache_ ? &*cache_ : nullptr, block_tokens_, vocab_, tokenizer_, now);
-    if (started->work().prompt_rows == 0) finish(started, false, now);
+    if (run->started()) {
+      run->come_back(cache, block_tokens_, model_->ops().info().roles_matter);
+      return;
+    }
+    run->start(&pool_, cache, block_tokens_, vocab_, tokenizer_, now);
+    if (run->work().prompt_rows == 0) finish(run, false, now);
   } catch (...) {
-    end_failed(started, caught_error());
+    end_failed(run, caught_error());
   }
 }
 
@@ -200,14 +219,16 @@ void Runner::end_cancelled(Run* run, Clock::time_point now) {
 // Forgets running requests that have ended, with their blocks, once no step can touch those.
 void Runner::sweep() {
   if (model_->ops().in_flight() > 0) return;
-  const auto dead = [this](const std::unique_ptr<Run>& run) {
-    if (!run->ended) return false;
+  for (Run*& run : running_) {
+    if (!run->ended) continue;
     reserved_blocks_ -= run->work().demand.blocks;
     reserved_rows_ -= run->work().demand.rows;
+    turns_.remove(&run->place, counters_.steps);
+    runs_.erase(run->id());
+    run = nullptr;
     ++ended_;
-    return true;
-  };
-  running_.erase(std::remove_if(running_.begin(), running_.end(), dead), running_.end());
+  }
+  running_.erase(std::remove(running_.begin(), running_.end(), nullptr), running_.end());
 }
 
 void Runner::fail_all(const Error& error) {
@@ -217,13 +238,15 @@ void Runner::fail_all(const Error& error) {
     } catch (...) {  // it is over all the same
     }
   }
-  for (const auto& run : running_) {
-    if (!run->ended) end_failed(run.get(), error);
+  for (Run* const run : running_) {
+    if (!run->ended) end_failed(run, error);
   }
   sweep();
-  while (!waiting_.empty()) {
-    end_failed(waiting_.begin()->second.get(), error);
-    waiting_.erase(waiting_.begin());
+  while (!runs_.empty()) {
+    Run* const run = runs_.begin()->second.get();
+    end_failed(run, error);
+    turns_.remove(&run->place, counters_.steps);
+    runs_.erase(runs_.begin());
   }
   deadline_.reset();
 }
@@ -231,241 +254,10 @@ void Runner::fail_all(const Error& error) {
 const EngineStats& Runner::counters() {
   counters_.running = std::count_if(running_.begin(), running_.end(),
                                     [](const auto& run) { return !run->ended; });
-  counters_.waiting = static_cast<int64_t>(waiting_.size());
+  counters_.waiting = turns_.waiting();
   counters_.kv_tokens_used = pool_.used() * block_tokens_;
   counters_.kv_tokens_total = pool_.size() * block_tokens_;
   return counters_;
-}
-
-// ------------------------------------------------------------------------------------- a step
-
-bool Runner::step(const std::atomic<bool>& stop) {
-  const Clock::time_point begin = Clock::now();
-  Ops& ops = model_->ops();
-  if (ops.in_flight() == 0) {
-    fill_batch();
-    if (batch_.rows() > 0 && !submit(batch_, stop)) return false;
-  }
-  const bool goes_ahead = may_go_ahead();
-  if (goes_ahead) {
-    fill_ahead();
-    if (!submit(*ahead_, stop)) return false;
-  }
-  if (ops.in_flight() > 0) {
-    take_results(ops.collect());
-    ++counters_.steps;
-  }
-  sweep();
-  POLYLM_CHECK_LE(pool_.used(), reserved_blocks_);
-  const double ms = std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
-  counters_.busy_ms += ms;
-  pace_.observe(batch_.inputs().generated_rows, batch_.rows() - batch_.inputs().generated_rows, ms);
-  if (goes_ahead) std::swap(batch_, *ahead_);
-  return true;
-}
-
-bool Runner::submit(const StepBatch& batch, const std::atomic<bool>& stop) {
-  model_->ops().copy_blocks(model_->kv(), batch.copies().data(),
-                            static_cast<int64_t>(batch.copies().size()));
-  return model_->forward(batch.inputs(), batch.selects(), stop);
-}
-
-// Whether the rows of the step in flight, and no others, can go on before its results are known.
-bool Runner::may_go_ahead() const {
-  if (!ahead_.has_value() || model_->ops().in_flight() == 0) return false;
-  return std::all_of(running_.begin(), running_.end(), [](const auto& run) {
-    return !run->ended && run->decoding() && run->decoder().feeds_back() && !run->ends_next();
-  });
-}
-
-void Runner::fill_ahead() {
-  POLYLM_CHECK_EQ(entries_.size(), running_.size());
-  ahead_->clear();
-  for (const Entry& entry : entries_) {
-    ahead_->ask(entry.run->decoder(), 1);
-    ahead_->add_next(entry.run->set()[0], entry.first_select);
-    ahead_->add_select(0);
-  }
-}
-
-// Whether an earlier prompt is about to leave the next block of this one in the cache.
-bool Runner::held(const Run& run) const {
-  for (const auto& other : running_) {
-    if (other.get() == &run) return false;
-    if (!other->decoding() && run.follows(*other, block_tokens_)) return true;
-  }
-  return false;
-}
-
-void Runner::fill_batch() {
-  views_.clear();
-  for (const auto& run : running_) {
-    if (cache_ && !run->decoding()) run->catch_up(&*cache_, block_tokens_);
-    views_.push_back(run->view());
-    if (!run->decoding()) {
-      views_.back().held = cache_.has_value() && held(*run);
-      continue;
-    }
-    run->decoder().draft(kMostDraft, &drafts_);
-    views_.back().draft_rows = static_cast<int64_t>(drafts_.size());
-  }
-  pace_.limit(&limits_);
-  plan(views_, limits_, &plan_);
-  batch_.clear();
-  entries_.clear();
-  for (const PlanItem& item : plan_.decode) {
-    add_decode(running_[static_cast<size_t>(item.run)].get(), item.rows);
-  }
-  for (const PlanItem& item : plan_.prefill) {
-    add_chunk(running_[static_cast<size_t>(item.run)].get(), item.rows);
-  }
-}
-
-// rows: its hypotheses, and as much of the draft as the plan found room for.
-void Runner::add_decode(Run* run, int64_t rows) {
-  SequenceSet& set = run->set();
-  try {
-    POLYLM_CHECK_EQ(run->decoder().width(), set.size());
-    run->decoder().draft(rows - set.size(), &drafts_);
-    POLYLM_CHECK_EQ(static_cast<int64_t>(drafts_.size()), rows - set.size());
-    batch_.ask(run->decoder(), rows);
-  } catch (...) {
-    end_failed(run, caught_error());
-    return;
-  }
-  Entry entry;
-  entry.run = run;
-  entry.decode = true;
-  entry.first_select = batch_.select_count();
-  entry.select_count = rows;
-  entry.drafts = rows - set.size();
-  entry.first_asked = batch_.asked_first();
-  for (const int32_t token : drafts_) set[0].push(token, Role::kGenerated);
-  for (int64_t h = 0; h < set.size(); ++h) {
-    batch_.add_rows(set[h], set[h].size(), Role::kGenerated);
-    for (int64_t d = 0; d <= entry.drafts; ++d) batch_.add_select(h + d, entry.drafts - d);
-  }
-  entries_.push_back(entry);
-}
-
-void Runner::add_chunk(Run* run, int64_t rows) {
-  Sequence& sequence = run->set()[0];
-  const Work& work = run->work();
-  Entry entry;
-  entry.run = run;
-  const int64_t begin = sequence.computed();
-  entry.end = begin + rows;
-  const bool sampled = run->is_generate() && entry.end == work.prompt_rows;
-  if (sampled) {
-    try {
-      batch_.ask(run->decoder(), 1);
-    } catch (...) {
-      end_failed(run, caught_error());
-      return;
-    }
-    entry.first_asked = batch_.asked_first();
-  }
-  entry.first_select = batch_.select_count();
-  entry.shift = batch_.rows() - begin;
-  batch_.add_rows(sequence, entry.end, Role::kPrompt);
-  if (sampled) batch_.add_select(0);
-  if (run->request().kind == RequestKind::kScore) {
-    const int64_t from = std::max(begin, run->request().score_from - 1);
-    for (int64_t row = from; row < entry.end; ++row) {
-      batch_.add_score(row + entry.shift, work.ids[static_cast<size_t>(row + 1)]);
-    }
-  }
-  for (const int64_t row : work.kept) {
-    if (row >= begin && row < entry.end) batch_.add_kept(row + entry.shift);
-  }
-  entry.select_count = batch_.select_count() - entry.first_select;
-  entries_.push_back(entry);
-}
-
-// Commits all rows first: what fails there is the engine's fault and ends everything; what fails
-// afterwards ends its request, unless the device is gone.
-void Runner::take_results(const std::vector<SelectResult>& results) {
-  POLYLM_CHECK_LE(batch_.select_count(), static_cast<int64_t>(results.size()));
-  for (const Entry& entry : entries_) {
-    if (entry.run->ended) continue;
-    SequenceSet& set = entry.run->set();
-    if (!entry.decode) set[0].committed(entry.end);
-    for (int64_t h = 0; entry.decode && h < set.size(); ++h) set[h].committed(set[h].size());
-  }
-  const Clock::time_point now = Clock::now();
-  for (const Entry& entry : entries_) {
-    if (entry.run->ended) continue;  // while the step was in flight
-    const SelectResult* rows = results.data() + entry.first_select;
-    try {
-      if (entry.decode) {
-        advance(entry, rows, now);
-      } else {
-        take_chunk(entry, rows, now);
-      }
-    } catch (...) {
-      const Error error = caught_error();
-      if (error.code() == Code::kDevice) throw;
-      end_failed(entry.run, error);
-    }
-  }
-}
-
-void Runner::take_chunk(const Entry& entry, const SelectResult* rows, Clock::time_point now) {
-  Run* const run = entry.run;
-  if (cache_) run->keep_prefix(&*cache_);
-  run->add_prefill(&events_);
-  const bool complete = entry.end == run->work().prompt_rows;
-  if (complete) {
-    run->prompt_computed(now);
-    counters_.prompt_tokens += run->usage().prompt_tokens;
-    counters_.cached_tokens += run->usage().cached_tokens;
-  }
-  if (run->is_generate()) {
-    if (complete) advance(entry, rows, now);
-    return;
-  }
-  StepFullRows full(&model_->ops(), entry.first_select);
-  const bool score = run->request().kind == RequestKind::kScore;
-  for (int64_t i = 0; i < entry.select_count; ++i) {
-    const int64_t row = batch_.selects().rows[entry.first_select + i].row - entry.shift;
-    if (score) {
-      run->take_score(row, rows[i]);
-      continue;
-    }
-    if (!rows[i].finite) fail(Code::kNumeric, "the logits are not finite");
-    run->take_logits(row, full.row(i), vocab_);
-  }
-  if (complete) finish(run, false, now);
-}
-
-// Lets the decoder choose, and follows.
-void Runner::advance(const Entry& entry, const SelectResult* rows, Clock::time_point now) {
-  Run* const run = entry.run;
-  Decoder& decoder = run->decoder();
-  for (int64_t i = 0; i < entry.select_count - entry.drafts; ++i) {
-    if (!rows[i].finite) {
-      fail(Code::kNumeric, "the model's output is not finite: the weights or the activations "
-                           "overflow");
-    }
-  }
-  StepFullRows full(&model_->ops(), entry.first_select);
-  decoder.advance(rows, batch_.listed(entry.first_asked), full, &next_);
-  POLYLM_CHECK_EQ(static_cast<int64_t>(next_.size()), decoder.width());
-  POLYLM_CHECK_LE(decoder.width(), run->work().demand.rows);
-  for (const Transition& t : next_) POLYLM_CHECK(t.token >= 0 && t.token < vocab_);
-  if (entry.drafts > 0) {
-    Sequence& sequence = run->set()[0];
-    sequence.truncate(sequence.size() - entry.drafts + decoder.accepted());
-  }
-  if (decoder.width() == 0) {
-    if (cache_) run->keep_answer(&*cache_);
-    run->advanced(now);
-    finish(run, false, now);
-    return;
-  }
-  run->set().advance(next_);
-  run->advanced(now);
-  run->add_deltas(&events_);
 }
 
 }  // namespace polylm

@@ -35,6 +35,7 @@
 #include "engine/run.h"
 #include "engine/scheduler.h"
 #include "engine/step_batch.h"
+#include "engine/turns.h"
 #include "model/model.h"
 
 namespace polylm {
@@ -48,12 +49,12 @@ class Runner {
   // What fails here ends this request.
   void arrive(Arrival arrival, Clock::time_point now);
   void cancel(uint64_t id, Clock::time_point now);
-  // Ends those that waited too long, starts those that fit.
+  // Ends those that waited too long, starts those whose turn it is.
   void tick(Clock::time_point now);
   // When tick must be called although nothing comes and nothing runs.
   std::optional<Clock::time_point> deadline() const;
   // Whether tick and step have something to do.
-  bool busy() const { return !running_.empty() || !waiting_.empty(); }
+  bool busy() const { return !runs_.empty(); }
   // One step for all running requests. False when `stop` ended it in the middle.
   bool step(const std::atomic<bool>& stop);
   // Ends everything with this error.
@@ -74,11 +75,14 @@ class Runner {
     int64_t first_select = 0;
     int64_t select_count = 0;
     int64_t drafts = 0;  // of the selects, the last ones
+    int64_t behind = 0;  // rows of generated tokens of which nothing is wanted
     int64_t first_asked = 0;
   };
 
   void add(Arrival arrival, Clock::time_point now);
-  void start(std::unique_ptr<Run> run, Clock::time_point now);
+  void start(Run* run, Clock::time_point now);
+  bool start_next(Clock::time_point now);
+  void preempt(Run* run);
   void expire(Clock::time_point now);
   void finish(Run* run, bool aborted, Clock::time_point now);
   void end_failed(Run* run, const Error& error);
@@ -89,8 +93,10 @@ class Runner {
   bool submit(const StepBatch& batch, const std::atomic<bool>& stop);
   bool may_go_ahead() const;
   void fill_ahead();
+  RunView view_of(Run* run);
   void fill_batch();
   void add_decode(Run* run, int64_t rows);
+  void add_behind(Run* run, int64_t rows);
   void add_chunk(Run* run, int64_t rows);
   void take_results(const std::vector<SelectResult>& results);
   void take_chunk(const Entry& entry, const SelectResult* rows, Clock::time_point now);
@@ -112,11 +118,13 @@ class Runner {
   std::vector<Entry> entries_;  // of batch_, and of the step ahead of it
   std::vector<Transition> next_;
   std::vector<int32_t> drafts_;
-  std::vector<Demand> demands_;
+  std::vector<Place*> yielding_;
 
-  std::map<Order, std::unique_ptr<Run>> waiting_;
-  std::vector<std::unique_ptr<Run>> running_;  // in order
-  std::optional<Clock::time_point> deadline_;  // no later than the first of the waiting
+  Turns turns_;
+  std::map<uint64_t, std::unique_ptr<Run>> runs_;  // waiting and running
+  std::vector<Run*> running_;                      // in the order of their starts
+  bool wants_room_ = false;  // the next request takes a place once no step is in flight
+  std::optional<Clock::time_point> deadline_;  // no later than the first of those not started
   int64_t reserved_blocks_ = 0;
   int64_t reserved_rows_ = 0;
   std::vector<Event> events_;

@@ -3,6 +3,7 @@
 // Not here: beams (beam_decoder.cc). Trap: the k-th output's noise depends on (seed, k, step)
 // alone, so it must never be keyed by its place among the running ones.
 #include <algorithm>
+#include <cmath>
 
 #include "engine/decode_context.h"
 #include "engine/draw.h"
@@ -23,6 +24,16 @@ bool takes_the_best(const SamplingParams& p) {
          explain(p).processors.empty();
 }
 
+// Whether scores can be so large that the logarithm of a number of tokens rounds away beside them.
+// Then they are taken relative to the best one, which changes no probability.
+bool scores_get_huge(const SamplingParams& p) {
+  constexpr double kHuge = 1e6;
+  const bool huge_bias = std::any_of(p.bias.begin(), p.bias.end(), [](const BiasRule& rule) {
+    return std::fabs(rule.value) > static_cast<float>(kHuge);
+  });
+  return huge_bias || (p.temperature > 0.0 && p.temperature < 1.0 / kHuge);
+}
+
 struct Output {
   explicit Output(OutputTrack start) : track(std::move(start)) {}
   std::vector<int32_t> row;  // pads + prompt + tokens
@@ -40,6 +51,7 @@ class SampleDecoder final : public Decoder {
         warpers_(params_, 1),
         logprobs_(params_),
         feeds_back_(takes_the_best(params_)),
+        relative_(scores_get_huge(params_)),
         plans_(static_cast<size_t>(params_.speculate_lookup ? 1 + kMostDraft : params_.n)) {
     const OutputText start(params_, context_.prompt, context_.tokenizer);
     for (int64_t k = 0; k < params_.n; ++k) {
@@ -51,7 +63,7 @@ class SampleDecoder final : public Decoder {
     for (RowPlan& plan : plans_) processors_.reserve(&plan);
     const bool full = processors_.needs_full() ||
                       (context_.sampling() && warpers_.may_need_full());
-    scores_.reserve(processors_.most_listed(), full ? context_.vocab : 0);
+    scores_.reserve(processors_.most_edits(), full ? context_.vocab : 0);
     if (full) warpers_.reserve(context_.vocab);
     draft_.reserve(static_cast<size_t>(kMostDraft));
     running_.reserve(outputs_.size());
@@ -72,6 +84,7 @@ class SampleDecoder final : public Decoder {
   std::vector<OutputResult> finish(bool aborted) override;
 
  private:
+  bool warp();
   bool prepare(const SelectResult& row, int64_t h, FullRows& full);
   [[noreturn]] void fail_row(const SelectResult& row, int64_t h);
   void follow_draft(const SelectResult* rows, FullRows& full, std::vector<Transition>* next);
@@ -90,6 +103,7 @@ class SampleDecoder final : public Decoder {
   Warpers warpers_;
   RowLogprobs logprobs_;
   bool feeds_back_;
+  bool relative_;
   ScoreRow scores_;
   std::vector<RowPlan> plans_;  // of the rows of a step, from needs to advance
   std::vector<Output> outputs_;
@@ -108,31 +122,38 @@ SelectNeeds SampleDecoder::needs(int64_t h, std::vector<int32_t>* listed) {
   if (!draft_.empty()) row.insert(row.end(), draft_.begin(), draft_.begin() + h);
   processors_.plan(row, &plan);
   row.resize(size);
-  for (const Edit& edit : plan.edits) listed->push_back(edit.id);
+  for (int64_t i = 0; i < plan.listed(); ++i) {
+    listed->push_back(plan.edits[static_cast<size_t>(i)].id);
+  }
   const bool rest_matters = plan.rest == RestTokens::kKeep && context_.sampling();
   SelectNeeds needs;
-  needs.temperature = context_.sampling() ? static_cast<float>(params_.temperature) : 1.0F;
-  needs.keep_full =
-      plan.rest == RestTokens::kMask || (rest_matters && warpers_.may_need_full());
+  needs.temperature = row_temperature(params_);
+  needs.keep_full = plan.needs_row() || (rest_matters && warpers_.may_need_full());
   plan.temperature = static_cast<double>(needs.temperature);
   return needs;
+}
+
+// What follows the processors. False: it takes a full row.
+bool SampleDecoder::warp() {
+  if (relative_ && !scores_.entries().empty()) scores_.add(-scores_.best().score);
+  return !context_.sampling() || warpers_.run(&scores_);
 }
 
 // False when no token can be chosen from the row.
 bool SampleDecoder::prepare(const SelectResult& row, int64_t h, FullRows& full) {
   const RowPlan& plan = plans_[static_cast<size_t>(h)];
   if (!row.finite) return false;
-  bool complete = plan.rest != RestTokens::kMask;
+  bool complete = !plan.needs_row();
   if (complete) {
     scores_.build(row, plan, processors_, 0.0);
-    complete = !context_.sampling() || warpers_.run(&scores_);
+    complete = warp();
   }
   if (!complete) {
     scores_.build_full(full.row(h), context_.vocab, plan, processors_, 0.0);
-    if (context_.sampling()) POLYLM_CHECK(warpers_.run(&scores_));
+    POLYLM_CHECK(warp());
   }
   if (scores_.entries().empty()) return false;
-  logprobs_.start(row, plan, raw_log_sum(row, static_cast<int64_t>(plan.edits.size())), &scores_);
+  logprobs_.start(row, plan, raw_log_sum(row, plan.listed()), &scores_);
   return true;
 }
 
@@ -157,7 +178,7 @@ void SampleDecoder::take(int64_t k, int64_t h, FullRows& full, std::vector<Trans
   const bool choice = processors_.completes_choice(output.row, entry.id);
   output.row.push_back(entry.id);
   const bool stop_string = output.track.push(
-      entry.id, static_cast<float>(logprobs_.of(entry)), logprobs_.top(), stop_id);
+      entry.id, reported_logprob(logprobs_.of(entry)), logprobs_.top(), stop_id);
   if (stop_id || stop_string || choice || at + 1 == context_.max_tokens) {
     output.reason = stop_id || stop_string || choice ? FinishReason::kStop : FinishReason::kLength;
     output.stopped_by_token = stop_id ? entry.id : -1;

@@ -13,6 +13,7 @@ namespace {
 // Scarce things of a step that prompts compete for.
 struct Left {
   int64_t rows = 0;
+  int64_t batch_rows = 0;
   int64_t score_rows = 0;
   int64_t full_rows = 0;
 };
@@ -21,6 +22,7 @@ struct Left {
 // from `left`.
 int64_t take_chunk(const RunView& run, int64_t computed, int64_t most, Left* left) {
   int64_t rows = std::min({left->rows, most, run.prompt_rows - computed});
+  if (run.batch) rows = std::min(rows, left->batch_rows);
   const int64_t unscored = std::max<int64_t>(0, run.score_from - computed);
   rows = std::min(rows, unscored + left->score_rows);
   if (run.kept != nullptr) {
@@ -33,6 +35,7 @@ int64_t take_chunk(const RunView& run, int64_t computed, int64_t most, Left* lef
   }
   left->score_rows -= std::max<int64_t>(0, rows - unscored);
   left->rows -= rows;
+  if (run.batch) left->batch_rows -= rows;
   return rows;
 }
 
@@ -86,10 +89,6 @@ int64_t blocks_for_tokens(int64_t tokens, int64_t block_tokens) {
   return ceil_div(tokens, block_tokens);
 }
 
-Order order_of(uint64_t id, bool batch, int64_t step) {
-  return {batch ? step + kBatchPatience : step, id};
-}
-
 int64_t blocks_for_request(int64_t prompt_rows, int64_t max_tokens, int64_t width,
                            int64_t block_tokens) {
   const int64_t last = prompt_rows + std::max<int64_t>(0, max_tokens - 1);
@@ -97,17 +96,6 @@ int64_t blocks_for_request(int64_t prompt_rows, int64_t max_tokens, int64_t widt
   if (max_tokens <= 1) return all;  // no hypothesis ever writes
   const int64_t shared = prompt_rows / block_tokens;
   return shared + checked_mul(width, all - shared);
-}
-
-int64_t admissible(const std::vector<Demand>& waiting, Demand room) {
-  int64_t count = 0;
-  for (const Demand& demand : waiting) {
-    if (demand.blocks > room.blocks || demand.rows > room.rows) break;
-    room.blocks -= demand.blocks;
-    room.rows -= demand.rows;
-    ++count;
-  }
-  return count;
 }
 
 int64_t min_prefill_rows(const PlanLimits& limits) {
@@ -126,8 +114,10 @@ void plan(const std::vector<RunView>& runs, const PlanLimits& limits, BatchPlan*
   int64_t sampled = 0;
   int64_t prompt_rows = 0;  // that are left
   int64_t spare = limits.full_rows;
+  bool interactive = false;
   for (size_t i = 0; i < runs.size(); ++i) {
     const RunView& run = runs[i];
+    interactive = interactive || !(run.batch || run.held);
     if (run.decode_rows > 0) {
       out->decode.push_back({static_cast<int64_t>(i), run.decode_rows});
       out->rows += run.decode_rows;
@@ -147,6 +137,7 @@ void plan(const std::vector<RunView>& runs, const PlanLimits& limits, BatchPlan*
   }
   Left left;
   left.rows = rows_for_prompts(limits, out->rows, prompt_rows);
+  left.batch_rows = interactive ? kBatchRows : left.rows;
   left.score_rows = kScoreRows;
   left.full_rows = limits.full_rows - sampled;
   plan_prompts(runs, limits, left, out);

@@ -1,24 +1,23 @@
-// scheduler.h: which requests may start and which rows the next step computes, as pure functions of
-// plain data, so that millions of states can be tested without a model. Not here: blocks and tokens
-// (sequence.h), the step itself (runner.h).
+// scheduler.h: which rows the next step computes and what a request needs, as pure functions of
+// plain data, so that millions of states can be tested without a model. Not here: who starts
+// (turns.h), blocks and tokens (sequence.h), the step itself (runner.h).
 //
-// Order. Requests start in the order of (due, id), where due is the step of arrival, for batch
-// requests plus kBatchPatience. So nobody is overtaken but a batch request, and only by interactive
-// ones that come within kBatchPatience steps after it.
 // Progress. Every running hypothesis gets a row in every step. Of the rows for prompts half go to
-// the first unfinished prompt, the other half to the shortest first, interactive before batch: a
-// question waits for the next step, not for a stranger's book. What one half leaves, the other
-// takes. So the first unfinished prompt gets at least min_prefill_rows() rows in every step, fewer
-// only when fewer are left or when its rows with kept logits fill full_rows (then at least one of
-// those). Hence the bound, tested: a request ends
-// at most  sum of (ceil(prompt rows / min_prefill_rows) + kept rows + max_tokens + 1)  steps after
-// its arrival, the sum over itself, the requests before it in order and those already running.
+// the first unfinished prompt in the order of the starts, the other half to the shortest first,
+// interactive before batch: a short prompt never waits behind another caller's long one. What one
+// half leaves, the other takes. Beside interactive rows all batch prompts together get kBatchRows:
+// somebody waits for the end of the step. So the first unfinished prompt gets at least
+// min_prefill_rows() rows in every step, fewer only when fewer are left or when its rows with kept
+// logits fill full_rows (then at least one of those). Hence the bound: a request that nobody
+// preempts ends at most
+// sum of (ceil(prompt rows / min_prefill_rows) + kept rows + max_tokens + 1)  steps after its
+// start, the sum over itself and those that started before it and run.
 // A prompt that begins as an earlier unfinished one is held until that has computed what they
 // share; the first unfinished one never is, so the bound stands.
 // Drafts. Guessed tokens get rows that no request needs: all hypotheses and all that wait for their
 // first row leave them room within full_rows, which is as many as there may be sequences.
 // Memory. A request starts only when the blocks of its worst case are free, so nothing ever runs
-// out in the middle; nothing behind the first that does not fit starts before it.
+// out in the middle. Which request starts, and which one makes place for it: turns.h.
 #pragma once
 
 #include <cstdint>
@@ -26,19 +25,10 @@
 
 namespace polylm {
 
-inline constexpr int64_t kBatchPatience = 256;    // steps
 inline constexpr int64_t kMinPrefillRows = 16;    // of a step, however many generated rows run
+inline constexpr int64_t kBatchRows = 32;  // of batch prompts in a step with interactive rows
 inline constexpr int64_t kScoreRows = 128;        // rows of a step whose next token is scored
 inline constexpr int64_t kUnlimited = int64_t{1} << 40;
-
-struct Order {
-  int64_t due = 0;  // steps
-  uint64_t id = 0;
-  bool operator<(const Order& other) const {
-    return due != other.due ? due < other.due : id < other.id;
-  }
-};
-Order order_of(uint64_t id, bool batch, int64_t step);
 
 // What a request holds while it runs.
 struct Demand {
@@ -50,9 +40,6 @@ struct Demand {
 // its own from there on. max_tokens is 0 for scoring. The last new token is never computed.
 int64_t blocks_for_request(int64_t prompt_rows, int64_t max_tokens, int64_t width,
                            int64_t block_tokens);
-
-// How many of the waiting requests, in order, may start now.
-int64_t admissible(const std::vector<Demand>& waiting, Demand room);
 
 // What plan must know of one running request.
 struct RunView {
@@ -91,7 +78,7 @@ struct BatchPlan {
   int64_t rows = 0;
 };
 
-// `runs` in order. Allocates nothing when `out` has the capacity.
+// `runs` in the order of their starts. Allocates nothing when `out` has the capacity.
 void plan(const std::vector<RunView>& runs, const PlanLimits& limits, BatchPlan* out);
 
 }  // namespace polylm

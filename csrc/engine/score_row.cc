@@ -96,6 +96,11 @@ void ScoreRow::build_full(const float* logits, int64_t vocab, const RowPlan& pla
     entries_[static_cast<size_t>(id)] =
         Entry{static_cast<int32_t>(id), logit, static_cast<double>(logit) - log_z};
   }
+  if (plan.bias != nullptr) {
+    for (const TokenBias& rule : *plan.bias) {
+      entries_[static_cast<size_t>(rule.id)].score += static_cast<double>(rule.value);
+    }
+  }
   for (const Edit& edit : plan.edits) {
     Entry& entry = entries_[static_cast<size_t>(edit.id)];
     entry.score = processors.apply(edit, entry.score);

@@ -21,10 +21,13 @@ struct Entry {
   double score = 0.0;  // after what has run so far; never -inf, such tokens are no entries
 };
 
-// The one order of this folder: better scores first, equal scores by id. It is Hugging Face's
-// "first maximum" and makes every cut and every draw independent of how the entries came.
+// The one order of this folder: better scores first, equal scores by logit, equal logits by id (as
+// Hugging Face's "first maximum"). It makes every cut and every draw independent of how the entries
+// came. Logits count because a huge sum or bias makes the scores of different logits equal by
+// rounding: the order of the candidates must hold for their scores, too.
 inline bool ranks_before(const Entry& a, const Entry& b) {
-  return a.score > b.score || (a.score == b.score && a.id < b.id);
+  if (a.score != b.score) return a.score > b.score;
+  return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
 }
 
 // The tokens that are neither listed nor candidates. Their scores are logit * scale + offset.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/logprobs.h"
 #include "engine/score_row.h"
 #include "platform/error.h"
 
@@ -17,7 +18,7 @@ ScoredToken score_row(const SelectResult& row, int32_t token, int64_t top) {
   const double log_sum = raw_log_sum(row, 1);
   ScoredToken scored;
   scored.token.id = token;
-  scored.token.logprob = static_cast<float>(static_cast<double>(logit) - log_sum);
+  scored.token.logprob = reported_logprob(static_cast<double>(logit) - log_sum);
   const auto before = [&](int64_t i) {  // candidate i comes before the token
     const float rival = row.candidate_logits[i];
     return rival != logit ? rival > logit : row.candidate_ids[i] < token;
@@ -32,7 +33,7 @@ ScoredToken score_row(const SelectResult& row, int32_t token, int64_t top) {
     if (placed || (next < row.candidate_count && before(next))) {
       rival.id = row.candidate_ids[next];
       rival.logprob =
-          static_cast<float>(static_cast<double>(row.candidate_logits[next]) - log_sum);
+          reported_logprob(static_cast<double>(row.candidate_logits[next]) - log_sum);
       ++next;
     } else {
       placed = true;

@@ -98,6 +98,21 @@ void Sequence::clear() {
   computed_ = 0;
 }
 
+void Sequence::preempt() {
+  for (const int32_t block : blocks_) pool_->release(block);
+  blocks_.clear();
+  computed_ = 0;
+}
+
+void Sequence::share(const Sequence& other) {
+  POLYLM_CHECK(blocks_.empty() && other.computed_ < size());
+  for (const int32_t block : other.blocks_) {
+    pool_->add_ref(block);
+    blocks_.push_back(block);
+  }
+  computed_ = other.computed_;
+}
+
 void Sequence::swap(Sequence& other) noexcept {
   tokens_.swap(other.tokens_);
   roles_.swap(other.roles_);
@@ -158,6 +173,29 @@ void SequenceSet::clear() {
   for (Sequence& sequence : now_) sequence.clear();
   for (Sequence& sequence : next_) sequence.clear();
   size_ = 0;
+}
+
+void SequenceSet::preempt() {
+  for (int64_t i = 0; i < size_; ++i) (*this)[i].preempt();
+}
+
+void SequenceSet::share_first() {
+  for (int64_t i = 1; i < size_; ++i) (*this)[i].share((*this)[0]);
+}
+
+int64_t SequenceSet::behind() const {
+  int64_t tokens = 0;
+  for (int64_t i = 0; i < size_; ++i) tokens += behind_of(i);
+  return tokens;
+}
+
+void SequenceSet::caught_up(int64_t rows) {
+  for (int64_t i = 0; rows > 0; ++i) {
+    POLYLM_CHECK_LT(i, size_);
+    const int64_t some = std::min(rows, behind_of(i));
+    if (some > 0) (*this)[i].committed((*this)[i].computed() + some);
+    rows -= some;
+  }
 }
 
 }  // namespace polylm

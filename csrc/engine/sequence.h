@@ -42,6 +42,10 @@ class Sequence {
   void fork_from(const Sequence& parent);
   // Lets go of all blocks and tokens.
   void clear();
+  // Lets go of all blocks; the tokens wait to be computed again.
+  void preempt();
+  // Takes the computed beginning of `other`, whose tokens are the same so far. Has no blocks.
+  void share(const Sequence& other);
 
   int64_t size() const { return static_cast<int64_t>(tokens_.size()); }
   int64_t computed() const { return computed_; }
@@ -78,6 +82,15 @@ class SequenceSet {
   // reordered; no transitions end them all.
   void advance(const std::vector<Transition>& next);
   void clear();
+  void preempt();
+  // The others take what the first has computed, which is the beginning of all.
+  void share_first();
+  // Tokens that are not computed, but for the last ones, whose rows come next: of one hypothesis,
+  // of all.
+  int64_t behind_of(int64_t i) const { return (*this)[i].size() - 1 - (*this)[i].computed(); }
+  int64_t behind() const;
+  // So many of them are in the cache now, of one hypothesis after the other.
+  void caught_up(int64_t rows);
 
  private:
   int64_t size_ = 1;

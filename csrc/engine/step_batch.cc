@@ -3,6 +3,7 @@
 #include "engine/step_batch.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "engine/engine.h"
@@ -42,7 +43,7 @@ StepLimits step_limits(const EngineOptions& options, int64_t vocab) {
 }
 
 StepBatch::StepBatch(const StepLimits& limits, int64_t max_sequences)
-    : listed_per_row_(listed_per_row(limits.context, limits.vocab)) {
+    : vocab_(limits.vocab), listed_per_row_(listed_per_row(limits.context, limits.vocab)) {
   tokens_.reserve(static_cast<size_t>(limits.rows));
   sources_.reserve(static_cast<size_t>(max_sequences));
   sequences_.reserve(static_cast<size_t>(limits.sequences));
@@ -73,6 +74,9 @@ void StepBatch::ask(Decoder& decoder, int64_t width) {
     listed_[at].clear();
     needs_[at] = decoder.needs(h, &listed_[at]);
     const auto count = static_cast<int64_t>(listed_[at].size());
+    // What the device would refuse, and the whole step with it, is found here and ends its request.
+    POLYLM_CHECK(needs_[at].temperature > 0.0F && std::isfinite(needs_[at].temperature));
+    for (const int32_t id : listed_[at]) POLYLM_CHECK(id >= 0 && id < vocab_);
     if (count > listed_per_row_) {
       fail(Code::kLimit, "the options name " + std::to_string(count) +
                              " tokens in one step, at most " + std::to_string(listed_per_row_) +

@@ -24,7 +24,8 @@ class StepBatch {
   StepBatch(const StepLimits& limits, int64_t max_sequences);
 
   void clear();
-  // Asks the decoder what it needs of its next rows. Nothing is added when it throws. Throws LIMIT.
+  // Asks the decoder what it needs of its next rows, and checks it. Throws LIMIT. Nothing is added
+  // when it throws.
   void ask(Decoder& decoder, int64_t width);
   // Positions [computed, end) of a sequence.
   void add_rows(Sequence& sequence, int64_t end, Role role);
@@ -51,6 +52,7 @@ class StepBatch {
  private:
   void add_sequence(Sequence& sequence, int64_t begin, int64_t end);
 
+  int64_t vocab_;
   int64_t listed_per_row_;
   int64_t generated_rows_ = 0;
   int64_t asked_first_ = 0;  // of the last ask

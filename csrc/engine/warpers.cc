@@ -25,8 +25,13 @@ double entropy(const ScoreRow& row, double log_z) {
 
 }  // namespace
 
+float row_temperature(const SamplingParams& params) {
+  if (params.temperature == 0.0) return 1.0F;
+  return std::max(static_cast<float>(params.temperature), kLeastTemperature);
+}
+
 Warpers::Warpers(const SamplingParams& params, int64_t min_keep)
-    : temperature_(static_cast<double>(static_cast<float>(params.temperature))),
+    : temperature_(static_cast<double>(row_temperature(params))),
       top_k_(params.top_k),
       top_p_(params.top_p),
       min_p_(params.min_p),

@@ -13,6 +13,12 @@
 
 namespace polylm {
 
+// The temperature as a device and the warpers take it: one float for all of a row, 1 when greedy.
+// Values below kLeastTemperature count as it: their float may be 0 or have an infinite inverse, and
+// the best tokens have all the weight there already.
+inline constexpr float kLeastTemperature = 1e-30F;
+float row_temperature(const SamplingParams& params);
+
 class Warpers {
  public:
   // min_keep: Hugging Face's min_tokens_to_keep (1; with beams 2, or 1 + number of stop ids).
@@ -47,7 +53,7 @@ class Warpers {
   bool keep_best(ScoreRow* row, double lowest) const;
   bool cut_below(ScoreRow* row, double lowest) const;
 
-  double temperature_;  // rounded to float as select takes it: one number for all of the row
+  double temperature_;  // of row_temperature
   int64_t top_k_;
   double top_p_, min_p_, typical_p_, epsilon_, eta_;
   int64_t min_keep_;

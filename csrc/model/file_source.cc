@@ -59,6 +59,7 @@ class FileSource final : public TensorSource {
   const TensorInfo* find(const std::string& name) const;
   const TensorInfo& get(const std::string& name) const;
   Placement place(const Parameter& p) const;
+  std::vector<ErrorField> fields_of(const TensorInfo& tensor) const;
   void check_layouts(const std::vector<Parameter>& parameters);
   void check_range(const Placement& p) const;
   const StorageInfo* storage_of(const Placement& p, int64_t bytes) const;
@@ -100,9 +101,14 @@ const TensorInfo& FileSource::get(const std::string& name) const {
     fail(Code::kWeightsMissing,
          "tensor " + quoted(prefix_ + name) + " is missing among " +
              std::to_string(table_.tensors.size()) + " tensors",
-         "is config.json of the same model, and are all shards here?");
+         "is config.json of the same model, and are all shards here?",
+         {{"tensor", prefix_ + name}});
   }
   return *tensor;
+}
+
+std::vector<ErrorField> FileSource::fields_of(const TensorInfo& tensor) const {
+  return {{"file", files_[static_cast<size_t>(tensor.file)]->path()}, {"tensor", tensor.name}};
 }
 
 // PolyLM's files hold Conv1D matrices as [in, out]. A checkpoint whose matrices are all stored as
@@ -135,11 +141,14 @@ void FileSource::resolve(std::vector<Parameter>& parameters, Precision precision
            "tensor " + quoted(tensor.name) + " is " + shape_text(tensor.shape) + ", expected " +
                shape_text(expected),
            swapped ? "this matrix is transposed: GPT-2 stores Conv1D layout [in, out]"
-                   : "config.json and the weights are of different models");
+                   : "config.json and the weights are of different models",
+           fields_of(tensor));
     }
     if (tensor.type == TensorType::kOther) {
-      fail(Code::kTensorDtype, "tensor " + quoted(tensor.name) + " is " +
-                                   quoted(tensor.type_name) + ", expected F32, F16 or BF16");
+      fail(Code::kTensorDtype,
+           "tensor " + quoted(tensor.name) + " is " + quoted(tensor.type_name) +
+               ", expected F32, F16 or BF16",
+           "", fields_of(tensor));
     }
     const bool exact = tensor.type == TensorType::kBf16;
     p.format = precision == Precision::kFp32 && !exact ? WeightFormat::kFp32 : WeightFormat::kBf16;
@@ -169,8 +178,9 @@ Placement FileSource::place(const Parameter& p) const {
 
 void FileSource::check_range(const Placement& p) const {
   const auto bad = [&](const char* what) {
-    fail(Code::kStorageMismatch, "tensor " + quoted(p.tensor->name) + " " + what + " in " +
-                                     quoted(p.file->path()));
+    fail(Code::kStorageMismatch,
+         "tensor " + quoted(p.tensor->name) + " " + what + " in " + quoted_path(p.file->path()), "",
+         place_fields(p));
   };
   if (p.stride_n < 0 || p.stride_k < 0 || p.tensor->offset_bytes < 0) bad("has negative strides");
   const int64_t last = checked_add(checked_mul(p.n - 1, p.stride_n),

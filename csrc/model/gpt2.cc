@@ -159,7 +159,8 @@ void Gpt2::load(TensorSource& source) {
     if (!source.equal(wte, head.front())) {
       fail(Code::kWeightsConflict,
            "lm_head.weight differs from wte.weight, but the model ties them",
-           "set \"tie_word_embeddings\": false in config.json if the head is meant to differ");
+           "set \"tie_word_embeddings\": false in config.json if the head is meant to differ",
+           {{"tensor", std::string("lm_head.weight")}});
     }
   }
   source.read(slots.parameters, *ops_);

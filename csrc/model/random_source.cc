@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <thread>
 #include <utility>
 
 #include "model/weights.h"
 #include "platform/bf16.h"
 #include "platform/error.h"
+#include "platform/run_on_threads.h"
 
 namespace polylm {
 namespace {
@@ -73,10 +73,7 @@ class RandomSource final : public TensorSource {
                                    .bf16_data = rows.data(), .fp32_data = nullptr});
       }
     };
-    std::vector<std::thread> threads;
-    for (int64_t t = 1; t < control_.threads; ++t) threads.emplace_back(work);
-    work();
-    for (std::thread& thread : threads) thread.join();
+    run_on_threads(control_.threads, work);
   }
 
   uint64_t seed_;

@@ -6,15 +6,13 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <exception>
 #include <functional>
 #include <mutex>
-#include <system_error>
-#include <thread>
 #include <utility>
 
 #include "platform/bf16.h"
 #include "platform/checked.h"
+#include "platform/run_on_threads.h"
 #include "platform/wide.h"
 
 namespace polylm {
@@ -145,7 +143,7 @@ void to_bf16(const Lines& lines, int64_t count, const Placement& p, Staging* s) 
        "tensor " + quoted(p.tensor->name) + " has a value at [" +
            std::to_string(lines.along_n ? line : element) + ", " +
            std::to_string(lines.along_n ? element : line) + "] (output, input) that is not finite",
-       "the checkpoint is damaged, or its numbers do not fit bfloat16");
+       "the checkpoint is damaged, or its numbers do not fit bfloat16", place_fields(p));
 }
 
 // Two hashes of 32 bits, each the sum over the piece of key_n(n) * key_k(k) * value modulo 2^32:
@@ -241,31 +239,15 @@ void deliver(const Lines& lines, int64_t line0, int64_t count, Parameter* to, Op
 void run_tasks(int64_t threads, size_t count, const std::function<void(size_t, Staging*)>& body) {
   std::atomic<size_t> next{0};
   std::atomic<bool> failed{false};
-  std::exception_ptr error;
-  std::mutex mutex;
-  const auto work = [&] {
-    Staging staging;
-    for (size_t i = next++; i < count && !failed; i = next++) {
-      try {
-        body(i, &staging);
-      } catch (...) {
-        const std::lock_guard lock(mutex);
-        if (!failed.exchange(true)) error = std::current_exception();
-      }
-    }
-  };
-  std::vector<std::thread> workers;
-  const auto extra = std::min<size_t>(static_cast<size_t>(std::max<int64_t>(1, threads)), count);
-  for (size_t t = 1; t < extra; ++t) {
+  run_on_threads(std::min(threads, static_cast<int64_t>(count)), [&] {
     try {
-      workers.emplace_back(work);
-    } catch (const std::system_error&) {
-      break;  // fewer threads then
+      Staging staging;
+      for (size_t i = next++; i < count && !failed; i = next++) body(i, &staging);
+    } catch (...) {
+      failed = true;
+      throw;
     }
-  }
-  work();
-  for (std::thread& worker : workers) worker.join();
-  if (error) std::rethrow_exception(error);
+  });
 }
 
 }  // namespace
@@ -289,8 +271,10 @@ void WeightStream::read(std::vector<StreamItem>& items, Ops& ops) {
   for (size_t i = 0; i < items.size(); ++i) {
     const Lines lines(items[i].place);
     if (checked_mul(lines.span(1), items[i].place.element_bytes) > kLineBytesMax) {
-      fail(Code::kStorageMismatch, "tensor " + quoted(items[i].place.tensor->name) +
-                                       " has strides that no checkpoint writer uses");
+      fail(Code::kStorageMismatch,
+           "tensor " + quoted(items[i].place.tensor->name) +
+               " has strides that no checkpoint writer uses",
+           "", place_fields(items[i].place));
     }
     for (int64_t j = 0; j < lines.length; ++j) {
       const Key key = lines.along_n ? key_k(j) : key_n(j);
@@ -336,8 +320,8 @@ void WeightStream::read(std::vector<StreamItem>& items, Ops& ops) {
   for (size_t i = 0; i < items.size(); ++i) {
     if (!items[i].has_crc || crcs[i] == items[i].crc32) continue;
     fail(Code::kZipCrc, "the bytes of tensor " + quoted(items[i].place.tensor->name) + " in " +
-                            quoted(items[i].place.file->path()) + " do not match their checksum",
-         "the file is damaged; download it again");
+                            quoted_path(items[i].place.file->path()) + " do not match their checksum",
+         "the file is damaged; download it again", place_fields(items[i].place));
   }
 }
 
@@ -356,8 +340,9 @@ void WeightStream::verify(const std::vector<StorageInfo>& storages,
     }
     if (crc != storage.crc32) {
       fail(Code::kZipCrc, "a tensor storage at byte " + std::to_string(storage.offset_bytes) +
-                              " of " + quoted(file.path()) + " does not match its checksum",
-           "the file is damaged; download it again");
+                              " of " + quoted_path(file.path()) + " does not match its checksum",
+           "the file is damaged; download it again",
+           {{"file", file.path()}, {"offset", storage.offset_bytes}});
     }
   });
 }

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "model/weights.h"
+#include "platform/error.h"
+#include "platform/file.h"
 
 namespace polylm {
 
@@ -24,6 +26,11 @@ struct Placement {
   int64_t stride_k = 0;
   int64_t element_bytes = 0;
 };
+
+// What an error about the parameter says to programs.
+inline std::vector<ErrorField> place_fields(const Placement& p) {
+  return {{"file", p.file->path()}, {"tensor", p.tensor->name}};
+}
 
 // One parameter to be read. `parameter` receives the data; crc32 is that of the checksummed storage
 // when the tensor covers exactly that, else has_crc is false.

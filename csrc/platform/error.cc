@@ -1,8 +1,10 @@
-// error.cc: names and sentences of the error codes, and the throwing helpers. No policy lives here.
+// error.cc: names and sentences of the error codes, the throwing helpers, and what any exception is
+// as a core error. No policy lives here.
 #include "platform/error.h"
 
 #include <array>
-#include <cstdio>
+#include <new>
+#include <system_error>
 #include <utility>
 
 namespace polylm {
@@ -55,22 +57,54 @@ void check_failed(const char* file, int line, const char* what, int64_t a, int64
   fail(Code::kInternal, std::move(message), "this is a bug in polylm; please report it");
 }
 
-std::string quoted(std::string_view text) {
-  constexpr size_t kMaxBytes = 200;
-  std::string out = "\"";
-  for (const char c : text.substr(0, kMaxBytes)) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte >= 0x20 && byte != 0x7f && c != '"' && c != '\\') {
-      out.push_back(c);
-      continue;
-    }
-    char escaped[8];
-    std::snprintf(escaped, sizeof escaped, "\\x%02x", byte);
-    out.append(escaped);
+namespace {
+
+Error out_of_memory() {
+  return {Code::kInsufficientMemory, "an allocation failed", "free memory or load a smaller model"};
+}
+
+Error translated() {
+  try {
+    throw;
+  } catch (const Error& e) {
+    return e;
+  } catch (const std::bad_alloc&) {
+    return out_of_memory();
+  } catch (const std::system_error& e) {
+    const bool full = e.code() == std::errc::resource_unavailable_try_again ||
+                      e.code() == std::errc::not_enough_memory;
+    if (!full) return {Code::kInternal, std::string("unexpected exception: ") + e.what()};
+    return {Code::kInsufficientMemory, std::string("a thread could not be started: ") + e.what(),
+            "free memory, or raise the limits of memory, processes or threads"};
+  } catch (const std::exception& e) {
+    return {Code::kInternal, std::string("unexpected exception: ") + e.what()};
+  } catch (...) {
+    return {Code::kInternal, "unexpected exception"};
   }
-  out.push_back('"');
-  if (text.size() > kMaxBytes) out.append("...");
-  return out;
+}
+
+Code translated_code() {
+  try {
+    throw;
+  } catch (const Error& e) {
+    return e.code();
+  } catch (const std::bad_alloc&) {
+    return Code::kInsufficientMemory;
+  } catch (const std::system_error&) {
+    return Code::kInsufficientMemory;
+  } catch (...) {
+    return Code::kInternal;
+  }
+}
+
+}  // namespace
+
+Error caught_error() noexcept {
+  try {
+    return translated();
+  } catch (...) {  // no memory for the words: these are short enough to need none
+  }
+  return {translated_code(), "out of memory"};
 }
 
 }  // namespace polylm

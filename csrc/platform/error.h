@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "platform/quote.h"  // every message that shows a stranger's text needs it
+
 namespace polylm {
 
 enum class Code : uint8_t {
@@ -71,8 +73,9 @@ class Error : public std::exception {
 [[noreturn]] void check_failed(const char* file, int line, const char* what);
 [[noreturn]] void check_failed(const char* file, int line, const char* what, int64_t a, int64_t b);
 
-// Text from a file or a user for an error message: at most 200 bytes, control bytes escaped.
-std::string quoted(std::string_view text);
+// The exception being handled, as a core error. Call inside a catch block; needs no memory when
+// there is none.
+Error caught_error() noexcept;
 
 }  // namespace polylm
 

@@ -37,10 +37,10 @@ void check_identity(const FileIdentity& expected, const struct stat& found) {
        static_cast<uint64_t>(found.st_ino) == expected.inode);
   if (same_size && same_file) return;
   fail(Code::kFileChanged,
-       quoted(expected.path) + " changed while it was being loaded: " +
+       quoted_path(expected.path) + " changed while it was being loaded: " +
            std::to_string(found.st_size) + " bytes now, " + std::to_string(expected.size_bytes) +
            " when its header was read",
-       "wait until the file is complete and load again");
+       "wait until the file is complete and load again", {{"file", expected.path}});
 }
 
 }  // namespace
@@ -52,12 +52,12 @@ File::File(const FileIdentity& identity) : path_(identity.path) {
   if (descriptor_ < 0) {
     const int code = errno;
     fail(code == ENOENT ? Code::kFileNotFound : Code::kFileIo,
-         "cannot open " + quoted(path_) + ": " + system_error(code));
+         "cannot open " + quoted_path(path_) + ": " + system_error(code), "", {{"file", path_}});
   }
   struct stat found {};
   if (::fstat(fd_of(descriptor_), &found) != 0 || !S_ISREG(found.st_mode)) {
     ::close(fd_of(descriptor_));
-    fail(Code::kFileIo, quoted(path_) + " is not a regular file");
+    fail(Code::kFileIo, quoted_path(path_) + " is not a regular file", "", {{"file", path_}});
   }
   size_bytes_ = static_cast<int64_t>(found.st_size);
   try {
@@ -76,14 +76,17 @@ void File::read(int64_t offset, size_t bytes, void* out) const {
     const ssize_t got = ::pread(fd_of(descriptor_), at, bytes, static_cast<off_t>(offset));
     if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (got < 0) {
-      fail(Code::kFileIo, "cannot read " + quoted(path_) + " at byte " + std::to_string(offset) +
-                              ": " + system_error(errno));
+      fail(Code::kFileIo,
+           "cannot read " + quoted_path(path_) + " at byte " + std::to_string(offset) + ": " +
+               system_error(errno),
+           "", {{"file", path_}, {"offset", offset}});
     }
     if (got == 0) {
       fail(Code::kFileTruncated,
-           quoted(path_) + " ends at byte " + std::to_string(offset) + ", " +
+           quoted_path(path_) + " ends at byte " + std::to_string(offset) + ", " +
                std::to_string(size_bytes_) + " bytes expected",
-           "the file shrank while it was being read; download it again");
+           "the file shrank while it was being read; download it again",
+           {{"file", path_}, {"offset", offset}});
     }
     at += got;
     bytes -= static_cast<size_t>(got);

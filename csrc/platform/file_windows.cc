@@ -46,9 +46,10 @@ void check_identity(const FileIdentity& expected, const BY_HANDLE_FILE_INFORMATI
       (same_mtime(expected.mtime_ns, mtime_ns) && inode == expected.inode);
   if (size_bytes == expected.size_bytes && same_file) return;
   fail(Code::kFileChanged,
-       quoted(expected.path) + " changed while it was being loaded: " + std::to_string(size_bytes) +
+       quoted_path(expected.path) + " changed while it was being loaded: " +
+           std::to_string(size_bytes) +
            " bytes now, " + std::to_string(expected.size_bytes) + " when its header was read",
-       "wait until the file is complete and load again");
+       "wait until the file is complete and load again", {{"file", expected.path}});
 }
 
 }  // namespace
@@ -62,14 +63,14 @@ File::File(const FileIdentity& identity) : path_(identity.path) {
     const DWORD code = GetLastError();
     const bool missing = code == ERROR_FILE_NOT_FOUND || code == ERROR_PATH_NOT_FOUND;
     fail(missing ? Code::kFileNotFound : Code::kFileIo,
-         "cannot open " + quoted(path_) + ": " + system_error(code));
+         "cannot open " + quoted_path(path_) + ": " + system_error(code), "", {{"file", path_}});
   }
   descriptor_ = reinterpret_cast<intptr_t>(handle);
   BY_HANDLE_FILE_INFORMATION found{};
   if (GetFileType(handle) != FILE_TYPE_DISK || GetFileInformationByHandle(handle, &found) == 0 ||
       (found.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY) != 0) {
     CloseHandle(handle);
-    fail(Code::kFileIo, quoted(path_) + " is not a regular file");
+    fail(Code::kFileIo, quoted_path(path_) + " is not a regular file", "", {{"file", path_}});
   }
   size_bytes_ = wide_number(found.nFileSizeHigh, found.nFileSizeLow);
   try {
@@ -93,14 +94,17 @@ void File::read(int64_t offset, size_t bytes, void* out) const {
     const bool read = ReadFile(handle_of(descriptor_), at, piece, &got, &where) != 0;
     const DWORD code = read ? 0 : GetLastError();
     if (!read && code != ERROR_HANDLE_EOF) {
-      fail(Code::kFileIo, "cannot read " + quoted(path_) + " at byte " + std::to_string(offset) +
-                              ": " + system_error(code));
+      fail(Code::kFileIo,
+           "cannot read " + quoted_path(path_) + " at byte " + std::to_string(offset) + ": " +
+               system_error(code),
+           "", {{"file", path_}, {"offset", offset}});
     }
     if (!read || got == 0) {
       fail(Code::kFileTruncated,
-           quoted(path_) + " ends at byte " + std::to_string(offset) + ", " +
+           quoted_path(path_) + " ends at byte " + std::to_string(offset) + ", " +
                std::to_string(size_bytes_) + " bytes expected",
-           "the file shrank while it was being read; download it again");
+           "the file shrank while it was being read; download it again",
+           {{"file", path_}, {"offset", offset}});
     }
     at += got;
     bytes -= got;

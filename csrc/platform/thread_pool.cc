@@ -126,9 +126,9 @@ void ThreadPool::grow(int64_t workers) {
       std::thread([impl = impl_, self, index] { impl->serve(self, index); }).detach();
     } catch (const std::exception& e) {
       impl_->workers.pop_back();
-      fail(Code::kDevice, "compute thread " + std::to_string(index) + " of " +
+      fail(Code::kInsufficientMemory, "compute thread " + std::to_string(index) + " of " +
                               std::to_string(workers) + " could not be started: " + e.what(),
-           "ask for fewer threads");
+           "ask for fewer threads, or raise the limits of memory, processes or threads");
     }
   }
 }

@@ -6,6 +6,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "platform/checked.h"
 #include "text/utf8.h"
 
 namespace polylm {
@@ -150,6 +151,7 @@ class Merger {
 
 void encode_bpe(const Vocabulary& vocabulary, std::string_view normalized, bool plain,
                 std::vector<ModelPiece>* out) {
+  narrow<int32_t>(normalized.size());  // symbols are counted in 32 bits
   Merger(vocabulary, normalized, plain).run(out);
 }
 

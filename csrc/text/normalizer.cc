@@ -1,20 +1,15 @@
-// normalizer.cc: see normalizer.h. The double array's unit layout is darts-clone's: bits 0-7 label
-// (bit 31 set in a leaf), bit 8 has_leaf, bit 9 scale of the offset, bits 10-30 offset.
+// normalizer.cc: see normalizer.h. The character map's layout and its check are in charsmap.h.
 #include "text/normalizer.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "platform/checked.h"
+#include "text/charsmap.h"
 #include "text/utf8.h"
 
 namespace polylm {
 namespace {
-
-constexpr size_t kMaxReplacementBytes = 4096;
-// NFKC grows a text at most 13-fold (U+FDFA, with its spaces marked).
-constexpr size_t kMaxGrowth = 32;
 
 uint32_t load_u32(const char* bytes) {
   uint32_t value = 0;
@@ -22,56 +17,21 @@ uint32_t load_u32(const char* bytes) {
   return value;
 }
 
-uint32_t unit_offset(uint32_t unit) { return (unit >> 10) << ((unit & (1U << 9)) >> 6); }
-uint32_t unit_label(uint32_t unit) { return unit & ((1U << 31) | 0xFFU); }
-bool unit_has_leaf(uint32_t unit) { return ((unit >> 8) & 1U) != 0; }
-uint32_t unit_value(uint32_t unit) { return unit & ((1U << 31) - 1); }
-
-[[noreturn]] void damaged(const char* what) {
-  fail(Code::kTokenizerFormat, std::string("the normaliser's character map is damaged: ") + what,
-       "download tokenizer.model again");
-}
-
 }  // namespace
 
 Normalizer::Normalizer(NormalizerRules rules) : rules_(std::move(rules)) {
   const std::string& map = rules_.charsmap;
   if (map.empty()) return;
-  if (map.size() < 4) damaged("it is shorter than its header");
+  if (map.size() < 4) damaged_charsmap("it is shorter than its header");
   const size_t trie_bytes = load_u32(map.data());
-  if (trie_bytes > map.size() - 4) damaged("its trie is longer than the map");
-  if (trie_bytes == 0 || trie_bytes % 4 != 0) damaged("its trie is no list of 32-bit units");
+  if (trie_bytes > map.size() - 4) damaged_charsmap("its trie is longer than the map");
+  if (trie_bytes == 0 || trie_bytes % 4 != 0) {
+    damaged_charsmap("its trie is no list of 32-bit units");
+  }
   units_.resize(trie_bytes / 4);
   for (size_t i = 0; i < units_.size(); ++i) units_[i] = load_u32(map.data() + 4 + i * 4);
   replacements_ = std::string_view(map).substr(4 + trie_bytes);
-  check_charsmap();
-}
-
-// Visits every unit that some text can reach, once, and checks where its rule points to.
-void Normalizer::check_charsmap() const {
-  if (replacements_.empty() || replacements_.back() != '\0') {
-    damaged("its last replacement does not end");
-  }
-  std::vector<bool> seen(units_.size(), false);
-  std::vector<uint32_t> open = {unit_offset(units_[0])};  // where the children of a node begin
-  while (!open.empty()) {
-    const uint32_t base = open.back();
-    open.pop_back();
-    for (uint32_t label = 0; label < 256; ++label) {
-      const uint32_t at = base ^ label;
-      if (at >= units_.size() || unit_label(units_[at]) != label || seen[at]) continue;
-      seen[at] = true;
-      const uint32_t children = at ^ unit_offset(units_[at]);
-      open.push_back(children);
-      if (!unit_has_leaf(units_[at])) continue;
-      if (children >= units_.size()) damaged("a rule points outside the trie");
-      const uint32_t value = unit_value(units_[children]);
-      if (value >= replacements_.size()) damaged("a rule points outside the replacements");
-      if (std::strlen(replacements_.data() + value) > kMaxReplacementBytes) {
-        fail(Code::kLimit, "a replacement of the normaliser is longer than 4096 bytes");
-      }
-    }
-  }
+  check_charsmap(units_, replacements_);
 }
 
 Normalizer::Chunk Normalizer::longest_rule(std::string_view text) const {
@@ -139,7 +99,8 @@ class Normalizer::Sink {
  private:
   void append(std::string_view bytes, size_t from) {
     if (out_->size() + bytes.size() > limit_bytes_) {
-      fail(Code::kLimit, "normalising the text makes it more than 32 times as long");
+      fail(Code::kLimit, "normalising makes the text longer than " +
+                             std::to_string(limit_bytes_) + " bytes, the limit for its length");
     }
     out_->append(bytes);
     if (origin_ != nullptr) {
@@ -170,7 +131,7 @@ void Normalizer::run(std::string_view text, bool add_dummy_prefix, const PieceTr
     return;
   }
   out->reserve(text.size() + text.size() / 2 + 8);
-  Sink sink(rules_.escape_whitespaces, kMaxGrowth * text.size() + 64, out, origin);
+  Sink sink(rules_.escape_whitespaces, max_normalized_bytes(text.size()), out, origin);
   if (add_dummy_prefix && !rules_.treat_whitespace_as_suffix) sink.space(at);
   while (at < text.size()) {
     const Chunk chunk = next_chunk(text.substr(at), user_defined);

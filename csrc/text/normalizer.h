@@ -13,6 +13,14 @@
 
 namespace polylm {
 
+// How long a text may become. NFKC grows it at most 13-fold (U+FDFA, with its spaces marked); the
+// cutters keep positions in 32 bits, so there is an end whatever the length.
+constexpr size_t max_normalized_bytes(size_t text_bytes) {
+  constexpr size_t kMaxGrowth = 32;
+  constexpr size_t kMost = size_t{1} << 30;
+  return text_bytes < kMost / kMaxGrowth ? kMaxGrowth * text_bytes + 64 : kMost;
+}
+
 struct NormalizerRules {
   std::string charsmap;
   bool add_dummy_prefix = true;
@@ -23,7 +31,8 @@ struct NormalizerRules {
 
 class Normalizer {
  public:
-  // Throws TOKENIZER_FORMAT for a damaged character map, LIMIT for a replacement over 4 KiB.
+  // Throws TOKENIZER_FORMAT for a damaged character map, LIMIT for a rule over 256 bytes or a
+  // replacement over 4 KiB.
   explicit Normalizer(NormalizerRules rules);
   Normalizer(const Normalizer&) = delete;  // replacements_ points into rules_
   Normalizer& operator=(const Normalizer&) = delete;
@@ -42,7 +51,6 @@ class Normalizer {
   };
   class Sink;
 
-  void check_charsmap() const;
   Chunk next_chunk(std::string_view text, const PieceTrie& user_defined) const;
   // The longest rule at the beginning of text; used_bytes 0: none.
   Chunk longest_rule(std::string_view text) const;

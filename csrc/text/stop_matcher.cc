@@ -1,8 +1,5 @@
-// stop_matcher.cc: an Aho-Corasick automaton: one state per prefix of a stop string, one step per
-// byte of text.
+// stop_matcher.cc: an Aho-Corasick automaton: one state per prefix of a stop string.
 #include "text/stop_matcher.h"
-
-#include <array>
 
 #include "platform/checked.h"
 
@@ -11,11 +8,14 @@ namespace {
 
 constexpr int32_t kNone = -1;
 
+// Children form a list: a full table would take 1 KiB for each byte of a stop string.
 struct State {
-  std::array<int32_t, 256> next;  // complete after link(): never kNone
-  int32_t fallback = 0;           // state of the longest proper suffix that begins some stop
-  int32_t stop = kNone;           // longest stop string that ends here
-  uint32_t depth = 0;             // bytes
+  int32_t child = kNone;      // first one
+  int32_t sibling = kNone;    // next child of the same parent
+  int32_t fallback = 0;       // state of the longest proper suffix that begins some stop
+  int32_t stop = kNone;       // longest stop string that ends here
+  uint32_t depth = 0;         // bytes
+  uint8_t byte = 0;           // the last one
 };
 
 }  // namespace
@@ -25,7 +25,7 @@ struct StopMatcher::Automaton {
   std::vector<size_t> stop_bytes;
 
   explicit Automaton(const std::vector<std::string>& stops) {
-    add_state(0);
+    states.emplace_back();
     for (size_t i = 0; i < stops.size(); ++i) insert(stops[i], static_cast<int32_t>(i));
     link();
   }
@@ -33,25 +33,38 @@ struct StopMatcher::Automaton {
   State& at(int32_t state) { return states[static_cast<size_t>(state)]; }
   const State& at(int32_t state) const { return states[static_cast<size_t>(state)]; }
 
+  // Amortised constant: each fallback undoes an earlier step down.
+  int32_t next(int32_t state, uint8_t byte) const {
+    for (;;) {
+      const int32_t child = child_of(state, byte);
+      if (child != kNone) return child;
+      if (state == 0) return 0;
+      state = at(state).fallback;
+    }
+  }
+
  private:
-  int32_t add_state(uint32_t depth) {
+  int32_t child_of(int32_t state, uint8_t byte) const {
+    int32_t child = at(state).child;
+    while (child != kNone && at(child).byte != byte) child = at(child).sibling;
+    return child;
+  }
+
+  int32_t add_child(int32_t parent, uint8_t byte) {
     State state;
-    state.next.fill(kNone);
-    state.depth = depth;
+    state.depth = at(parent).depth + 1;
+    state.byte = byte;
+    state.sibling = at(parent).child;
     states.push_back(state);
-    return narrow<int32_t>(states.size() - 1);
+    return at(parent).child = narrow<int32_t>(states.size() - 1);
   }
 
   void insert(const std::string& stop, int32_t index) {
     int32_t state = 0;
     for (const char c : stop) {
       const auto byte = static_cast<uint8_t>(c);
-      int32_t next = at(state).next[byte];
-      if (next == kNone) {
-        next = add_state(at(state).depth + 1);
-        at(state).next[byte] = next;
-      }
-      state = next;
+      const int32_t child = child_of(state, byte);
+      state = child == kNone ? add_child(state, byte) : child;
     }
     if (at(state).stop == kNone) at(state).stop = index;  // of equal strings the first
     stop_bytes.push_back(stop.size());
@@ -62,17 +75,10 @@ struct StopMatcher::Automaton {
     std::vector<int32_t> order = {0};
     for (size_t i = 0; i < order.size(); ++i) {
       const int32_t state = order[i];
-      const int32_t fallback = at(state).fallback;
-      if (at(state).stop == kNone && state != 0) at(state).stop = at(fallback).stop;
-      for (size_t byte = 0; byte < 256; ++byte) {
-        const int32_t beyond = state == 0 ? 0 : at(fallback).next[byte];
-        int32_t& next = at(state).next[byte];
-        if (next == kNone) {
-          next = beyond;
-        } else {
-          at(next).fallback = beyond;
-          order.push_back(next);
-        }
+      for (int32_t child = at(state).child; child != kNone; child = at(child).sibling) {
+        if (state != 0) at(child).fallback = next(at(state).fallback, at(child).byte);
+        if (at(child).stop == kNone) at(child).stop = at(at(child).fallback).stop;
+        order.push_back(child);
       }
     }
   }
@@ -101,7 +107,7 @@ int32_t StopMatcher::push(std::string_view text, std::string* out) {
   held_.append(text);
   const size_t before = held_.size() - text.size();
   for (size_t i = 0; i < text.size(); ++i) {
-    state_ = automaton_->at(state_).next[static_cast<uint8_t>(text[i])];
+    state_ = automaton_->next(state_, static_cast<uint8_t>(text[i]));
     const int32_t stop = automaton_->at(state_).stop;
     if (stop == kNone) continue;
     matched_ = true;

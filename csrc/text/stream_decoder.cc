@@ -37,6 +37,16 @@ std::string StreamDecoder::push(int32_t id) {
   return out;
 }
 
+std::string StreamDecoder::text_of_next(int32_t id) const {
+  std::string out;
+  const std::string_view token = tokenizer_->piece(id);
+  if (token.empty()) return out;
+  StreamDecoder next = *this;
+  next.push_token(token, id, &out);
+  next.finish_to(&out);
+  return out;
+}
+
 std::string StreamDecoder::finish() {
   std::string out;
   finish_to(&out);

@@ -27,6 +27,9 @@ class StreamDecoder {
   std::string push(int32_t id);
   // The same, appended.
   void push(int32_t id, std::string* out) { push_to(id, out); }
+  // What this token alone would add: transformers' convert_tokens_to_string. Incomplete characters
+  // are U+FFFD; empty outside the vocabulary.
+  std::string text_of_next(int32_t id) const;
   // What was held back: incomplete characters become U+FFFD. Call once, last.
   std::string finish();
 

@@ -56,11 +56,11 @@ Tokenizer::Tokenizer(TokenizerTables tables)
   vocab_size_ = std::max(model_.vocabulary().size(), added_.id_end());
   id_limit_ = std::max(vocab_size_, tables.id_limit);
   check_special_ids();
-  std::vector<int32_t> special;
-  for (const AddedToken& token : added_.tokens()) {
-    if (token.special) special.push_back(token.id);
-  }
-  model_.vocabulary().block(special);
+  bytes_per_token_ = measure_tokens();
+  // Not the special ones alone: a template may take any added token as a control token.
+  std::vector<int32_t> ids;
+  for (const AddedToken& token : added_.tokens()) ids.push_back(token.id);
+  model_.vocabulary().block(ids);
 }
 
 void Tokenizer::check_special_ids() const {
@@ -72,11 +72,37 @@ void Tokenizer::check_special_ids() const {
                                     std::to_string(id) + ", but there are " +
                                     std::to_string(vocab_size_) + " ids");
   }
+  // Any text may fall back to any byte, so a byte piece cannot be told from text.
+  const Vocabulary& vocabulary = model_.vocabulary();
+  const auto refuse_byte = [&](int32_t id) {
+    if (!vocabulary.contains(id) || vocabulary.type(id) != PieceType::kByte) return;
+    fail(Code::kTokenizerConflict, "the byte piece " + quoted(vocabulary.piece(id)) + " (id " +
+                                       std::to_string(id) + ") is declared a special token, but "
+                                       "ordinary text can produce it",
+         "remove it from the special tokens of the tokenizer files");
+  };
+  for (const auto& [name, id] : ids) refuse_byte(id);
+  for (const AddedToken& token : added_.tokens()) {
+    if (token.special) refuse_byte(token.id);
+  }
   if ((add_bos_ && bos_id_ < 0) || (add_eos_ && eos_id_ < 0)) {
     fail(Code::kTokenizerConflict, "tokenizer_config.json adds a bos or eos token that the "
                                    "vocabulary does not have",
          "set add_bos_token and add_eos_token to false in tokenizer_config.json");
   }
+}
+
+int64_t Tokenizer::measure_tokens() const {
+  const NormalizerRules& rules = model_.rules();
+  bool bounded = rules.charsmap.empty() && !rules.remove_extra_whitespaces &&
+                 model_.vocabulary().byte_fallback();
+  size_t longest = model_.vocabulary().max_piece_bytes();
+  for (const AddedToken& token : added_.tokens()) {
+    longest = std::max(longest, token.content.size());
+    bounded = bounded && !token.lstrip && !token.rstrip;
+  }
+  constexpr size_t kGuess = 64;
+  return static_cast<int64_t>(bounded ? longest : std::max(longest, kGuess));
 }
 
 bool Tokenizer::is_special(int32_t id) const {
@@ -93,10 +119,32 @@ std::string_view Tokenizer::piece(int32_t id) const {
   return token == nullptr ? std::string_view() : std::string_view(token->content);
 }
 
-int32_t Tokenizer::token_id(std::string_view token) const {
+std::string Tokenizer::surface(int32_t id) const {
+  const std::string_view name = piece(id);
+  const Vocabulary& vocabulary = model_.vocabulary();
+  if (is_special(id) || !vocabulary.contains(id)) return std::string(name);
+  if (vocabulary.type(id) == PieceType::kByte) {
+    return std::string(1, static_cast<char>(vocabulary.byte_of(id)));
+  }
+  std::string text;
+  for (size_t at = 0; at < name.size();) {
+    const size_t mark = std::min(name.find(kSpaceMark, at), name.size());
+    text.append(name.substr(at, mark - at));
+    if (mark < name.size()) text += ' ';
+    at = mark + kSpaceMark.size();
+  }
+  return text;
+}
+
+int32_t Tokenizer::find(std::string_view token) const {
   if (const AddedToken* added = added_.find(token)) return added->id;
   const int32_t id = model_.vocabulary().find(token);
-  return id == PieceTrie::kNone ? model_.vocabulary().unk_id() : id;
+  return id == PieceTrie::kNone ? -1 : id;
+}
+
+int32_t Tokenizer::token_id(std::string_view token) const {
+  const int32_t id = find(token);
+  return id < 0 ? model_.vocabulary().unk_id() : id;
 }
 
 // Without legacy, space marks of the text become spaces and one mark is put before it.
@@ -142,7 +190,9 @@ bool Tokenizer::encode_segment(std::string_view segment, const SpOptions& option
       piece.begin += static_cast<uint32_t>(skip);
       piece.end += static_cast<uint32_t>(skip);
     }
-    if (!marked && !starts_with(segment, " ")) drop_space_mark(normalized, out);
+    if (!marked && !starts_with(segment, " ")) {
+      drop_space_mark(normalized, options.plain, out);
+    }
     return false;
   }
   SpOptions sp = options;
@@ -181,8 +231,10 @@ void Tokenizer::encode_after_unk(std::string_view segment, const SpOptions& opti
   }
 }
 
-// 4.31: takes the mark off the first token's text and looks the rest up by name.
-void Tokenizer::drop_space_mark(const std::string& normalized, std::vector<SpPiece>* pieces) const {
+// 4.31: takes the mark off the first token's text and looks the rest up by name. In plain text the
+// name may be that of a control token ("▁</s>" is a piece like any other): then the mark stays.
+void Tokenizer::drop_space_mark(const std::string& normalized, bool plain,
+                                std::vector<SpPiece>* pieces) const {
   if (pieces->empty()) return;  // transformers raises IndexError here
   SpPiece& first = pieces->front();
   if (model_.vocabulary().type(first.id) == PieceType::kByte) return;
@@ -192,9 +244,12 @@ void Tokenizer::drop_space_mark(const std::string& normalized, std::vector<SpPie
   token.remove_prefix(kSpaceMark.size());
   if (token.empty()) {
     pieces->erase(pieces->begin());
-  } else {
-    first.id = token_id(token);
+    return;
   }
+  const int32_t id = token_id(token);
+  const bool control = is_special(id) || added_.find(id) != nullptr;
+  if (plain && control && id != model_.vocabulary().unk_id()) return;
+  first.id = id;
 }
 
 std::vector<Tokenizer::Item> Tokenizer::run(std::string_view utf8, const EncodeOptions& options,

@@ -62,6 +62,15 @@ class Tokenizer {
   bool is_skipped(int32_t id) const { return added_.is_special(id); }
   // Empty for holes and ids out of range.
   std::string_view piece(int32_t id) const;
+  // Bytes of text that one id can stand for at most, so that a text's length says how many ids it
+  // has at least. Where that is not bounded (white space that is removed, runs of unknown
+  // characters, a character map) 64 or the longest piece, as if it were.
+  int64_t bytes_per_token() const { return bytes_per_token_; }
+  // What the token alone stands for: its piece with spaces for space marks, the one byte of a byte
+  // piece (which may be a part of a character), the name of a special token.
+  std::string surface(int32_t id) const;
+  // The id of a piece or an added token by its exact name; -1: none.
+  int32_t find(std::string_view token) const;
 
  private:
   friend class StreamDecoder;
@@ -70,13 +79,15 @@ class Tokenizer {
   explicit Tokenizer(TokenizerTables tables);
 
   void check_special_ids() const;
+  int64_t measure_tokens() const;
   std::vector<Item> run(std::string_view text, const EncodeOptions& options, bool offsets) const;
   Prepared prepare(std::string_view text, bool at_start, bool offsets) const;
   bool encode_segment(std::string_view segment, const SpOptions& options,
                       std::vector<SpPiece>* out) const;
   void encode_after_unk(std::string_view segment, const SpOptions& options, std::string* normalized,
                         std::vector<SpPiece>* out) const;
-  void drop_space_mark(const std::string& normalized, std::vector<SpPiece>* pieces) const;
+  void drop_space_mark(const std::string& normalized, bool plain,
+                       std::vector<SpPiece>* pieces) const;
   // The id of a token by its text, as convert_tokens_to_ids.
   int32_t token_id(std::string_view token) const;
 
@@ -86,6 +97,7 @@ class Tokenizer {
   bool add_bos_, add_eos_, legacy_, add_prefix_space_;
   Compat compat_;
   int32_t vocab_size_ = 0, id_limit_ = 0;
+  int64_t bytes_per_token_ = 0;
 };
 
 }  // namespace polylm

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "platform/checked.h"
 #include "text/utf8.h"
 
 namespace polylm {
@@ -53,6 +54,7 @@ bool offer_pieces(const Vocabulary& vocabulary, std::string_view text, size_t be
 void encode_unigram(const Vocabulary& vocabulary, std::string_view normalized, bool plain,
                     std::vector<ModelPiece>* out) {
   const size_t size = normalized.size();
+  narrow<int32_t>(size);  // positions are kept in 32 bits; the normaliser's limit is below that
   const float unk_score = vocabulary.min_score() - kUnkPenalty;
   std::vector<Best> best(size + 1);
   for (size_t begin = 0; begin < size;) {

@@ -1,6 +1,5 @@
-// utf8.h: strict UTF-8 decoding, the "is this the beginning of a character" question that streaming
-// needs, and byte to UTF-16 offsets. Not here: normalisation (normalizer.h).
-// Trap: an invalid byte is always exactly one replacement character, as in SentencePiece.
+// utf8.h: characters as SentencePiece, Python and JavaScript count them, byte to UTF-16 offsets.
+// Not here: decoding (platform/utf8.h, included), normalisation (normalizer.h).
 #pragma once
 
 #include <cstddef>
@@ -9,22 +8,13 @@
 #include <string_view>
 #include <vector>
 
+#include "platform/utf8.h"
+
 namespace polylm {
 
 inline constexpr std::string_view kReplacementUtf8 = "\xEF\xBF\xBD";  // U+FFFD
 inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";        // U+2581, stands for a space
 
-struct Utf8Char {
-  char32_t code_point = 0;
-  size_t length_bytes = 1;  // 1 when invalid
-  bool valid = false;
-};
-
-// The first character of a non-empty text.
-Utf8Char decode_utf8(std::string_view text);
-bool is_valid_utf8(std::string_view text);
-// True when text is 1 to 3 bytes that some continuation would make one valid character.
-bool is_incomplete_utf8(std::string_view text);
 // Bytes that the lead byte announces (a trail byte counts 1), at most what is left of text.
 size_t char_length_bytes(std::string_view text);
 // Every invalid byte becomes U+FFFD.

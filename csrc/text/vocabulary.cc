@@ -68,6 +68,12 @@ Vocabulary::Vocabulary(TokenizerTables* tables)
   build_tries();
 }
 
+size_t Vocabulary::max_piece_bytes() const {
+  size_t longest = 1;
+  for (int32_t id = 0; id < size(); ++id) longest = std::max(longest, piece(id).size());
+  return longest;
+}
+
 void Vocabulary::check_layout() const {
   if (types_.empty()) bad_format("the vocabulary is empty");
   if (types_.size() > static_cast<size_t>(kMaxPieces)) {

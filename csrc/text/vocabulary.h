@@ -43,6 +43,8 @@ class Vocabulary {
     return static_cast<PieceType>(types_[static_cast<size_t>(id)]);
   }
 
+  size_t max_piece_bytes() const;
+
   int32_t unk_id() const { return unk_id_; }
   bool byte_fallback() const { return byte_fallback_; }
   int32_t byte_id(uint8_t byte) const { return byte_ids_[byte]; }
@@ -53,10 +55,10 @@ class Vocabulary {
   int32_t find(std::string_view piece) const;
   const PieceTrie& ordinary() const { return ordinary_; }
   const PieceTrie& user_defined() const { return user_defined_; }
-  // The same without those that are declared special, for text that may contain nothing special.
+  // The same without added tokens, for text that may contain nothing special.
   const PieceTrie& plain_user_defined() const { return plain_user_defined_; }
   bool blocked(int32_t id) const { return blocked_[static_cast<size_t>(id)]; }
-  // Declares special tokens (any id). Call before the first use, once.
+  // Declares added tokens (any id). Call before the first use, once.
   void block(const std::vector<int32_t>& ids);
 
   // Extremes of the normal pieces' scores, as the library starts them.

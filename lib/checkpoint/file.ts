@@ -7,6 +7,7 @@ import { lstat, open, type FileHandle } from 'node:fs/promises'
 import { resolve } from 'node:path'
 
 import { PolyLMError } from '../errors.js'
+import { permissionHint } from '../permission.js'
 import { quotePath } from './text.js'
 import type { FileEntry } from './types.js'
 
@@ -136,5 +137,5 @@ function fileError(path: string, cause: unknown): PolyLMError {
     return new PolyLMError('FILE_NOT_FOUND', text, { file: path, cause })
   }
   const text = `${quotePath(path)} cannot be read: ${String(message)}`
-  return new PolyLMError('FILE_IO', text, { file: path, cause })
+  return new PolyLMError('FILE_IO', text, { file: path, cause, hint: permissionHint(cause, '--allow-fs-read', path) })
 }

@@ -16,6 +16,14 @@ export const maxDimension = 2 ** 40
  * published weight is such a view, and a reader that expanded one could be made to work for years.
  */
 export const maxRepeatedElements = 2 ** 24
+/**
+ * All tensors of a checkpoint, every view written out, have at most this many times the bytes of its
+ * files, and a little more for small ones: without a bound on the sum a file of kilobytes becomes a
+ * model of gigabytes, one allowed view after the other. Published checkpoints share at most the
+ * output layer with the embedding.
+ */
+export const maxExpansion = 4
+export const maxExpansionBytes = 64 * mib
 
 export const maxConfigBytes = mib
 export const maxIndexBytes = 64 * mib

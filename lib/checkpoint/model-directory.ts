@@ -7,6 +7,7 @@ import { homedir } from 'node:os'
 import { basename, dirname, join, resolve } from 'node:path'
 
 import { PolyLMError } from '../errors.js'
+import { permissionHint } from '../permission.js'
 import { isThere } from './file.js'
 import { quote, quotePath } from './text.js'
 
@@ -30,7 +31,7 @@ export async function checkModelDirectory(given: string): Promise<string> {
     throw new PolyLMError('FILE_NOT_FOUND', text, {
       file: root,
       cause: e,
-      hint: await missingHint(given, root),
+      hint: permissionHint(e, '--allow-fs-read', root) ?? await missingHint(given, root),
     })
   })
   if (found.isDirectory()) return root

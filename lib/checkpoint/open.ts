@@ -8,7 +8,7 @@ import { PolyLMError } from '../errors.js'
 import { readConfigWithWarnings } from './config.js'
 import { isThere, withFile, type CheckpointFile } from './file.js'
 import { readGenerationConfig } from './generation-config.js'
-import { maxTensors } from './limits.js'
+import { maxExpansion, maxExpansionBytes, maxTensors } from './limits.js'
 import { checkModelDirectory, foreignWeights, missingConfig } from './model-directory.js'
 import { readSafetensors } from './safetensors.js'
 import { readShardIndex } from './shards.js'
@@ -16,7 +16,7 @@ import { Slicer } from './slicer.js'
 import { sniffFormat } from './sniff.js'
 import { quote, quotePath } from './text.js'
 import { readTorchBin } from './torch-bin.js'
-import type { Checkpoint, FileEntry, StorageCheck, TensorEntry } from './types.js'
+import { dtypeBits, type Checkpoint, type FileEntry, type StorageCheck, type TensorEntry } from './types.js'
 
 /** Options of {@link openCheckpoint}. */
 export interface OpenCheckpointOptions {
@@ -59,6 +59,7 @@ export async function openCheckpoint(
   if (weights.isIndex) await readShards(root, weights.path, collector)
   else await collector.add(weights.path)
   const { format, files, tensors, storages } = collector
+  checkExpansion(files, tensors)
   return {
     dir: root,
     format: format ?? 'safetensors',
@@ -125,6 +126,26 @@ async function readShards(root: string, indexPath: string, collector: Collector)
       `the shards hold ${unlisted.length} tensors that the index does not list, first ${first}`,
     )
   }
+}
+
+// Views may share and repeat what is stored, but all of them together must stay in proportion.
+function checkExpansion(files: readonly FileEntry[], tensors: readonly TensorEntry[]): void {
+  let expanded = 0
+  for (const { shape, dtype } of tensors) {
+    expanded += shape.reduce((product, dim) => product * dim, dtypeBits(dtype) / 8)
+  }
+  const stored = files.reduce((sum, { size }) => sum + size, 0)
+  const most = maxExpansion * stored + maxExpansionBytes
+  if (expanded <= most) return
+  throw new PolyLMError(
+    'LIMIT',
+    `the tensors have ${expanded} bytes when every view is written out, but the files hold ` +
+      `${stored}, for which at most ${most} are accepted`,
+    {
+      file: files[0]?.path,
+      hint: 'save the model again from tensors that own their memory (tensor.contiguous().clone())',
+    },
+  )
 }
 
 // Gathers the tables of one file after another.

@@ -1,6 +1,7 @@
 // bench-report.ts: what `polylm bench --json` prints, as types, and the same as people read it. The JSON schema is
 // benchmarks/bench-report.schema.json; a test holds a report against it.
 // Trap: the report is a contract. A new member is added to the schema too; a changed one raises `schema`.
+import { oneLine } from '../checkpoint/text.js'
 import { describeRow } from './bench-plan.js'
 import type { BenchRow, SkippedRow } from './bench-plan.js'
 import { bytes, table } from './terminal.js'
@@ -109,7 +110,7 @@ function limitsText(limits: LimitsReport): string {
 /** The report as people read it. */
 export function asText({ model, machine, limits, load, memory, results, skipped }: BenchReport): string {
   const head = table([
-    ['model', `${model.name}: ${model.layers} layers, hidden ${model.hiddenSize}, ` +
+    ['model', `${oneLine(model.name)}: ${model.layers} layers, hidden ${model.hiddenSize}, ` +
       `vocabulary ${model.vocabSize}, ${model.dtype}`],
     ['machine', `${machine.cpu}, ${machine.cores} cores, ${bytes(machine.memory)}, ${machine.device}, ` +
       `Node ${machine.node}`],

@@ -3,10 +3,11 @@
 import { createInterface } from 'node:readline'
 import type { Interface } from 'node:readline'
 import { Command } from 'commander'
+import { oneLine } from '../checkpoint/text.js'
 import { isPolyLMError } from '../index.js'
 import type { GenerateOptions, Model, Session } from '../index.js'
 import { addDecodingFlags, decodingOptions } from './decoding-flags.js'
-import { describeFailure, exitCodes, QuietFailure } from './failure.js'
+import { describeFailure, exitCodes, QuietFailure, UsageError } from './failure.js'
 import { addModelFlags, loadOptions, splitModel, withModel } from './model-flags.js'
 import { addPromptFlags, templateOf } from './prompt.js'
 import { printStream } from './generate.js'
@@ -46,6 +47,9 @@ export function chatCommand(): Command {
 async function chat(command: Command): Promise<void> {
   const { dir } = splitModel(command, 0)
   const options = decodingOptions(command)
+  if (options.logprobs !== undefined) {
+    throw new UsageError('--logprobs: a chat shows text alone', 'use polylm generate --template assistant --logprobs')
+  }
   await withModel(dir, loadOptions(command), async (model, interrupt) => {
     interrupt.release()                                   // from here on Ctrl-C belongs to the conversation
     await new Conversation(model, options, command).run()
@@ -125,13 +129,13 @@ class Conversation {
       note('the conversation is empty')
     } else if (name === '/save' && file !== '') {
       await this.#session.save(file)
-      note(`saved to ${file}`)
+      note(`saved to ${oneLine(file)}`)
     } else if (name === '/load' && file !== '') {
       await this.#replace(await this.#model.restoreSession(file))
-      note(`${this.#session.history.length} messages from ${file}`)
+      note(`${this.#session.history.length} messages from ${oneLine(file)}`)
     } else {
       note(name === '/save' || name === '/load' ? `${name} needs a file: ${name} chat.plm`
-        : `unknown command ${line}; /help lists the commands`)
+        : `unknown command ${oneLine(line)}; /help lists the commands`)
     }
   }
 

@@ -86,6 +86,10 @@ export const decodingFlags: Readonly<Record<string, readonly Row[]>> = {
     { option: 'stop', value: 'text', parse: append, help: 'end at this text; may be given several times' },
     { option: 'includeStop', help: 'keep the stop text in the output' },
     {
+      option: 'stopMatching', value: 'how', choices: ['output', 'hf'],
+      help: 'where --stop is looked for: in the output, or as Hugging Face does, across the prompt\'s end too',
+    },
+    {
       option: 'stopTokenIds', value: 'ids', parse: integerList,
       help: 'end at one of these tokens, as in 2,255999 (default: the model\'s; none: never)',
     },
@@ -93,7 +97,7 @@ export const decodingFlags: Readonly<Record<string, readonly Row[]>> = {
     { option: 'queueTimeoutMs', value: 'n', parse: integer, help: 'fail after n ms in the queue' },
   ],
   'Sampling:': [
-    { option: 'temperature', help: 'sampling when above 0 (default: 0, greedy)' },
+    { option: 'temperature', help: '0 is greedy, above 0 samples (default: 0, or 1 with any of the next six flags)' },
     { option: 'topK', help: 'keep the k best tokens; 0: off' },
     { option: 'topP', help: 'keep the smallest set with this probability; 1: off' },
     { option: 'minP', help: 'drop tokens below x times the best probability; 0: off' },
@@ -114,7 +118,7 @@ export const decodingFlags: Readonly<Record<string, readonly Row[]>> = {
       help: 'true, false (default) or never; the bare flag means true',
     },
     { option: 'lengthPenalty', help: 'exponent of the length in a beam\'s score (default: 1)' },
-    { option: 'sampleBeams', help: 'sample the candidates of the beams; needs a temperature' },
+    { option: 'sampleBeams', help: 'sample the candidates of the beams (--temperature 1 unless given)' },
     {
       option: 'beamScoring', value: 'rules', choices: ['hf-4.55', 'hf-4.31'],
       help: 'beam search of this version of transformers (default: --compat)',
@@ -137,7 +141,7 @@ export const decodingFlags: Readonly<Record<string, readonly Row[]>> = {
   'Output of scores and text:': [
     {
       option: 'logprobs', value: '[n]', preset: '0',
-      help: 'log-probabilities, with n alternatives; shown by --json and --output',
+      help: 'log-probabilities, with n alternatives: a table after the text, with --json and --input in the result',
     },
     {
       option: 'logprobsOf', value: 'which', choices: ['model', 'processed'],

@@ -6,6 +6,7 @@ import { promisify } from 'node:util'
 import { Command } from 'commander'
 import { Model } from '../index.js'
 import type { DeviceInfo } from '../index.js'
+import { oneLine } from '../checkpoint/text.js'
 import { describePlace, withoutPlaces } from '../binary.js'
 import { isPolyLMError } from '../index.js'
 import { findBinary, loadNative } from '../native.js'
@@ -131,10 +132,10 @@ function asText({ polylm, node, cpu, memory, devices, advice: list }: Diagnosis)
   const head = table([
     ['polylm', polylm.version],
     ['binary', found ? `found, compiler ${polylm.compiler}, ${polylm.cudaBuilt === true ? 'with' : 'without'} CUDA`
-      : paint('red', `missing: ${polylm.problem}`)],
+      : paint('red', `missing: ${oneLine(polylm.problem ?? '')}`)],
     ...(found && polylm.file !== undefined
-      ? [['file', polylm.file]]
-      : polylm.searched.map(line => ['looked in', line])),
+      ? [['file', oneLine(polylm.file)]]
+      : polylm.searched.map(line => ['looked in', oneLine(line)])),
     ['node', `${node.version}, npm ${node.npm}, ${node.platform}${node.libc === undefined ? '' : `, ${node.libc}`}`],
     ['cpu', `${cpu.model}, ${cpu.cores} cores${cpu.forcedIsa === undefined ? '' : `, POLYLM_ISA=${cpu.forcedIsa}`}`],
     ['memory', `${bytes(memory.free)} free of ${bytes(memory.total)}` +

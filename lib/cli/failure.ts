@@ -1,6 +1,7 @@
 // failure.ts: how the command line fails: which exit code, and what a person reads. One place prints errors.
 // Trap: a stack trace is shown only with POLYLM_DEBUG=1; everything else is one or two lines on stderr.
 import { CommanderError } from 'commander'
+import { printableLines } from '../checkpoint/text.js'
 import { isPolyLMError } from '../errors.js'
 import { paint } from './terminal.js'
 
@@ -42,9 +43,9 @@ export function describeFailure(e: unknown, debug: boolean): string {
   const head = paint('red', isPolyLMError(e) ? `error [${e.code}]:` : 'error:', process.stderr)
   const message = e instanceof Error ? e.message : String(e)
   const hint = hintOf(e)
-  const lines = [`${head} ${message}`]
-  if (hint !== undefined) lines.push(`hint: ${hint}`)
-  if (debug && e instanceof Error) lines.push(...stacks(e))
+  const lines = [`${head} ${printableLines(message)}`]
+  if (hint !== undefined) lines.push(`hint: ${printableLines(hint)}`)
+  if (debug && e instanceof Error) lines.push(...stacks(e).map(printableLines))
   return lines.join('\n') + '\n'
 }
 

@@ -1,11 +1,13 @@
 // generate.ts: `polylm generate`: one completion, streamed to standard output. Many of them: generate-many.ts.
 import { Command } from 'commander'
 import type { GenerateOptions, GenerateResult, GenerateStream } from '../index.js'
+import { samples } from '../sampling.js'
 import { addDecodingFlags, decodingOptions } from './decoding-flags.js'
 import { UsageError } from './failure.js'
 import { addBatchFlags, refuseBatchFlags } from './batch-plan.js'
 import type { BatchFlags } from './batch-plan.js'
 import { generateMany } from './generate-many.js'
+import { logprobTable } from './logprobs.js'
 import { addModelFlags, loadOptions, splitModel, withModel } from './model-flags.js'
 import { addPromptFlags, promptFrom } from './prompt.js'
 import { note, paint, print, printable, printJson } from './terminal.js'
@@ -61,7 +63,8 @@ async function generate(command: Command): Promise<void> {
       : await printStream(await model.stream(prompt, options))
     if (json === true) await printJson(result.toJSON())
     else if (result.outputs.length > 1) await printOutputs(result)
-    if (stats === true) note(statsLine(result, (decoding.temperature ?? 0) > 0))
+    else if (decoding.logprobs !== undefined) await print(`\n${logprobTable(result.outputs[0])}`)
+    if (stats === true) note(statsLine(result, samples({ ...decoding })))
     if (interrupt.pressed) throw interrupt.failure
   })
 }
@@ -87,6 +90,7 @@ async function printOutputs(result: GenerateResult): Promise<void> {
   for (const [i, output] of result.outputs.entries()) {
     const score = output.score === undefined ? '' : ` score ${output.score.toFixed(4)}`
     await print(`${paint('dim', `--- ${i + 1} of ${result.outputs.length}${score}`)}\n${printable(output.text)}\n`)
+    await print(logprobTable(output))
   }
 }
 

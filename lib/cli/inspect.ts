@@ -2,6 +2,7 @@
 import { basename } from 'node:path'
 import { Command } from 'commander'
 import { openCheckpoint } from '../checkpoint/open.js'
+import { oneLine, printableLines } from '../checkpoint/text.js'
 import { tensorSummary } from '../checkpoint/summary.js'
 import type { Checkpoint } from '../checkpoint/types.js'
 import { isPolyLMError, Model, Tokenizer } from '../index.js'
@@ -10,7 +11,7 @@ import { quote } from '../checkpoint/text.js'
 import { stopTokens } from '../load.js'
 import { Interrupt } from './interrupt.js'
 import { addModelFlags, loadOptions, splitModel } from './model-flags.js'
-import { bytes, count, paint, print, printable, printJson, table } from './terminal.js'
+import { bytes, count, paint, print, printJson, table } from './terminal.js'
 
 const examples = `
 Examples:
@@ -102,8 +103,8 @@ function asText(facts: Facts, withTensors: boolean): string {
       `${bytes(memory.workspace)}, total ${bytes(memory.total)}: ${memory.fits ? 'fits' : 'does not fit'}`],
     ['tokenizer', tokenizerLine(tokenizer)],
   ]
-  return table(rows.map(([name = '', value = '']) => [name.padEnd(11), value])) +
-    warnings.map(warning => `${paint('yellow', 'warning:')} ${printable(warning)}\n`).join('') +
+  return table(rows.map(([name = '', value = '']) => [name.padEnd(11), oneLine(value)])) +
+    warnings.map(warning => `${paint('yellow', 'warning:')} ${printableLines(warning)}\n`).join('') +
     (withTensors ? '\n' + tensorTable(checkpoint) : '')
 }
 
@@ -127,5 +128,5 @@ function withName(id: number, tokenizer: TokenizerFacts | null): string {
 
 function tensorTable({ tensors, files }: Checkpoint): string {
   return table(tensors.map(({ name, dtype, shape, bytes: size, file }) =>
-    [name, dtype, `[${shape.join(', ')}]`, bytes(size), basename(files[file]?.path ?? '')]))
+    [oneLine(name), dtype, `[${shape.join(', ')}]`, bytes(size), oneLine(basename(files[file]?.path ?? ''))]))
 }

@@ -1,6 +1,7 @@
 // main.ts: the `polylm` program: its commands, and the exit code of what they do.
 // Not here: any command; each has its own file. Nothing is loaded from the native addon before a command needs it.
 import { Command } from 'commander'
+import { printableLines } from '../checkpoint/text.js'
 import { benchCommand } from './bench.js'
 import { chatCommand } from './chat.js'
 import { doctorCommand } from './doctor.js'
@@ -29,6 +30,7 @@ function program(): Command {
     .description('Run PolyLM and other GPT-2-style language models')
     .version(version(), '-V, --version')
     .exitOverride()
+    .configureOutput({ outputError: (text, write) => { write(printableLines(text)) } })
     .showHelpAfterError('(polylm <command> --help lists the options of a command)')
     .addHelpText('after', epilogue)
   const commands = [generateCommand, chatCommand, scoreCommand, inspectCommand, benchCommand, doctorCommand]

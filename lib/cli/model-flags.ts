@@ -1,6 +1,7 @@
 // model-flags.ts: the `<model>` argument, --demo, and the flags of Model.load, shared by the commands.
 import { Option } from 'commander'
 import type { Command } from 'commander'
+import { printableLines } from '../checkpoint/text.js'
 import { demoModel, Model } from '../index.js'
 import type { LoadOptions } from '../index.js'
 import { integer } from './decoding-flags.js'
@@ -77,7 +78,8 @@ export async function withModel<T>(
     const model = await Model.load(dir, { ...options, signal: interrupt.signal, onProgress: bar.onProgress })
       .finally(() => bar.stop())
     try {
-      for (const warning of model.info.warnings) note(`${paint('yellow', 'warning:', process.stderr)} ${warning}`)
+      const head = paint('yellow', 'warning:', process.stderr)
+      for (const warning of model.info.warnings) note(`${head} ${printableLines(warning)}`)
       return await use(model, interrupt)
     } finally {
       await model.dispose()

@@ -3,6 +3,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { isPolyLMError, PolyLMError } from '../index.js'
 import type { Model, Prompt } from '../index.js'
+import { CompensatedSum } from '../compensated-sum.js'
 import { integer } from './decoding-flags.js'
 import { errorJson, exitCodes, QuietFailure, UsageError } from './failure.js'
 import { fileName, maxTextBytes, readText } from './files.js'
@@ -133,7 +134,7 @@ class Scorer {
   readonly #model: Model
   readonly #options: ScoreOptions
   readonly #interrupt: Interrupt
-  #logprob = 0
+  readonly #logprob = new CompensatedSum()
   #count = 0
   #bytes = 0
   #failed = 0
@@ -208,7 +209,7 @@ class Scorer {
     const score = await this.#model.score(prompt, {
       signal: this.#interrupt.signal, prefixToken: this.#prefixToken(), window, stride, logprobs,
     })
-    this.#logprob += score.logprob
+    this.#logprob.add(score.logprob)
     this.#count += score.count
     this.#bytes += score.bytes
     const { logprobs: tokens, ...sums } = score
@@ -227,7 +228,7 @@ class Scorer {
   #summary(documents: number): void {
     if (this.#failed > 0) note(`${this.#failed} of ${documents} failed; see the lines with "error"`)
     if (this.#count === 0) return
-    const nats = -this.#logprob
+    const nats = -this.#logprob.value
     note(`${documents} document(s), ${this.#count} tokens, perplexity ${Math.exp(nats / this.#count).toFixed(4)}, ` +
       `${(nats / Math.LN2 / Math.max(1, this.#bytes)).toFixed(4)} bits per byte`)
   }

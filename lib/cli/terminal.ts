@@ -3,6 +3,7 @@
 // Trap: text from a model may hold escape sequences; on a terminal it is shown through `printable`.
 import type { WriteStream } from 'node:tty'
 import { writeFailure } from './files.js'
+import { printableJson } from '../checkpoint/text.js'
 
 const codes = { red: 31, green: 32, yellow: 33, cyan: 36, bold: 1, dim: 2 } as const
 type Stream = NodeJS.WriteStream | WriteStream
@@ -13,10 +14,14 @@ export function paint(color: keyof typeof codes, text: string, stream: Stream = 
   return wanted ? `\x1b[${codes[color]}m${text}\x1b[0m` : text
 }
 
-/** Model text as it may be shown on a terminal: control characters other than line ends and tabs become U+FFFD. */
+/**
+ * Model text as it may be shown on a terminal: control characters other than line ends and tabs, and marks that
+ * turn the direction of whole lines, become U+FFFD. Marks inside words, which scripts need, stay.
+ */
 export function printable(text: string, stream: Stream = process.stdout): string {
+  if (stream.isTTY !== true) return text
   // eslint-disable-next-line no-control-regex
-  return stream.isTTY === true ? text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, '\ufffd') : text
+  return text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]/g, '\ufffd')
 }
 
 /**
@@ -34,8 +39,11 @@ export function print(text: string): Promise<void> {
   })
 }
 
-/** One line of JSON on standard output. */
-export const printJson = (value: unknown): Promise<void> => print(JSON.stringify(value) + '\n')
+/** One line of JSON on standard output; on a terminal with JSON's escapes for what it would obey. */
+export function printJson(value: unknown): Promise<void> {
+  const json = JSON.stringify(value)
+  return print((process.stdout.isTTY ? printableJson(json) : json) + '\n')
+}
 
 /** A remark for people on standard error. */
 export function note(text: string): void {

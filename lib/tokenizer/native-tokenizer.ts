@@ -39,9 +39,18 @@ export interface NativeTokenizer {
   /** What the SentencePiece library alone does. */
   encodeRaw(text: string): Int32Array
   decodeRaw(ids: Int32Array): string
-  /** Text of a token; '' for an id without one. */
+  /** Name of a token; '' for an id without one. */
   piece(id: number): string
+  /** The id of a piece or an added token by its name; -1: none. */
+  find(name: string): number
+  /**
+   * Texts of up to `count` tokens from `first` on, joined; where each ends; and for those that are a part of a
+   * character: id, number of bytes, bytes.
+   */
+  texts(first: number, count: number): { text: string; ends: Uint32Array; partial: Int32Array }
   isSpecial(id: number): boolean
+  /** Bytes of text that one id stands for at most: how many ids a text has at least. */
+  readonly bytesPerToken: number
   readonly vocabSize: number
   readonly idLimit: number
 }

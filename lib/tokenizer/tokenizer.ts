@@ -2,17 +2,19 @@
 // users give; the work is the core's. Not here: reading files (load.ts).
 
 import { PolyLMError } from '../errors.js'
-import { inCore } from '../native.js'
+import { inCore, loadNative } from '../native.js'
 import {
-  invalidOption, readBag, readBoolean, readChoice, readIds, readSignal, show,
+  invalidOption, maxManyIds, readBag, readBoolean, readChoice, readIds, readSignal, show,
 } from '../option-reader.js'
 import type { Compat } from '../options.js'
+import { resultClass } from '../plain.js'
 import { loadTokenizerFiles, type LoadedFiles, type SpecialToken } from './load.js'
 import type { NativeStreamDecoder, NativeTokenizer } from './native-tokenizer.js'
+import { TokenTexts } from './token-texts.js'
 
 export type { SpecialToken } from './load.js'
 
-/** Longest text in UTF-16 code units that one call encodes: it holds the event loop meanwhile. */
+/** Longest text in UTF-16 code units that one call encodes: these calls hold the event loop meanwhile. */
 export const maxTextUnits = 16 * 1024 * 1024
 
 /** Options of {@link Tokenizer.encode} and its kin. */
@@ -101,7 +103,9 @@ export interface StreamDecoder {
 
 /**
  * Text to token ids and back, exactly as Hugging Face's LlamaTokenizer. Immutable; every call is
- * synchronous. A lone surrogate in a text counts as U+FFFD.
+ * synchronous and holds the event loop: a prompt is quick, a text near the limit of 16 Mi characters takes
+ * seconds. Where others wait on this thread, give long texts to a worker thread with a
+ * tokenizer of its own (`Tokenizer.load`). A lone surrogate in a text counts as U+FFFD.
  *
  * @example
  * const tokenizer = await Tokenizer.load('./polylm-1.7b')
@@ -117,7 +121,7 @@ export interface Tokenizer {
   /** Ids of a text and where each comes from. */
   encodeWithOffsets(text: string, options?: EncodeOptions): Encoding
   /**
-   * Text of ids. Ids that the model has beyond the vocabulary (padding rows) give nothing.
+   * Text of ids, 16 Mi of them at most. Ids that the model has beyond the vocabulary (padding rows) give nothing.
    *
    * @throws PolyLMError INVALID_PROMPT for an id out of range
    */
@@ -126,10 +130,21 @@ export interface Tokenizer {
   count(text: string, options?: EncodeOptions): number
   /** A decoder for ids that come one by one. */
   createStreamDecoder(options?: StreamDecoderOptions): StreamDecoder
+  /**
+   * Name of an id in the vocabulary, as `convert_ids_to_tokens`: `'\u2581Paris'`, `'<0xE4>'`, `'</s>'`; '' for an id
+   * without a token. It is not its text: log-probabilities carry that.
+   *
+   * @throws PolyLMError INVALID_PROMPT for an id out of range
+   */
+  idToPiece(id: number): string
+  /** The id with exactly this name, special and added tokens included; undefined when there is none. */
+  pieceToId(piece: string): number | undefined
   /** Ids are below this. */
   readonly vocabSize: number
   readonly specialTokens: SpecialTokens
 }
+
+const Offsets = resultClass<Encoding>('Encoding')
 
 const encodeNames = new Set(['addSpecialTokens', 'parseSpecial'])
 const decodeNames = new Set(['skipSpecialTokens'])
@@ -143,11 +158,14 @@ export class LoadedTokenizer implements Tokenizer {
   readonly native: NativeTokenizer
   /** What is odd about its files. */
   readonly warnings: readonly string[]
+  /** Texts of single tokens. */
+  readonly texts: TokenTexts
   readonly #added: ReadonlyMap<string, number>
 
   constructor(files: LoadedFiles) {
     this.native = files.native
     this.warnings = files.warnings
+    this.texts = new TokenTexts(files.native)
     this.#added = new Map(files.added.map(token => [token.content, token.id]))
     this.specialTokens = {
       bos: files.roles.get('bos') ?? null,
@@ -169,7 +187,7 @@ export class LoadedTokenizer implements Tokenizer {
 
   encodeWithOffsets(text: string, options?: EncodeOptions): Encoding {
     const { add, parse } = encodeRules(text, options, 'encodeWithOffsets')
-    return inCore(() => this.native.encodeWithOffsets(text, add, parse))
+    return new Offsets(inCore(() => this.native.encodeWithOffsets(text, add, parse)))
   }
 
   count(text: string, options?: EncodeOptions): number {
@@ -191,13 +209,24 @@ export class LoadedTokenizer implements Tokenizer {
     return new CheckedStreamDecoder(native, this.native.idLimit)
   }
 
+  idToPiece(id: number): string {
+    readIds([id], this.native.idLimit, invalidIds)
+    return inCore(() => this.native.piece(id))
+  }
+
+  pieceToId(piece: string): number | undefined {
+    if (typeof piece !== 'string') throw invalidText('piece', piece)
+    const id = inCore(() => this.native.find(piece))
+    return id < 0 ? undefined : id
+  }
+
   /** Id of an added or special token by its text. */
   controlId(content: string): number | undefined {
     return this.#added.get(content)
   }
 
   #ids(ids: unknown): Int32Array {
-    return readIds(ids, this.native.idLimit, invalidIds)
+    return readIds(ids, this.native.idLimit, invalidIds, maxManyIds)
   }
 }
 
@@ -234,14 +263,14 @@ function invalidIds(reason: string): PolyLMError {
   })
 }
 
+function invalidText(what: string, value: unknown): PolyLMError {
+  return new PolyLMError('INVALID_PROMPT', `the ${what} is ${show(value)}, expected a string`, { reason: 'type' })
+}
+
 function encodeRules(
   text: unknown, options: EncodeOptions | undefined, what: string,
 ): { add: boolean; parse: boolean } {
-  if (typeof text !== 'string') {
-    throw new PolyLMError('INVALID_PROMPT', `the text is ${show(text)}, expected a string`, {
-      reason: 'type',
-    })
-  }
+  if (typeof text !== 'string') throw invalidText('text', text)
   if (text.length > maxTextUnits) {
     throw new PolyLMError(
       'LIMIT',
@@ -270,6 +299,7 @@ export const Tokenizer = {
     const bag = readBag(options, loadNames, 'Tokenizer.load')
     const signal = readSignal(bag)
     signal?.throwIfAborted()
+    loadNative()                          // before the files: a program without the binary learns that first
     const files = await loadTokenizerFiles(dir, {
       compat: readChoice<Compat>(bag, 'compat', ['hf-4.55', 'hf-4.31']) ?? 'hf-4.55',
       legacy: readBoolean(bag, 'legacy'),

@@ -31,7 +31,7 @@ const answer = (program, folder, file, env) => expectTranslation(run(program, [f
 const typescript = (name, compilerOptions) => ({
   group: 'types', name, fast: true, run(context) {
     const folder = installed(context)
-    const config = path.join(folder, `tsconfig.${compilerOptions.moduleResolution}.json`)
+    const config = path.join(folder, `tsconfig.${name.replace(' ', '-')}.json`)
     writeFileSync(config, JSON.stringify({
       compilerOptions: {
         target: 'ES2022', lib: ['ES2022', 'ESNext.Disposable', 'DOM'], strict: true, skipLibCheck: false, noEmit: true,
@@ -63,6 +63,8 @@ const modules = [
   },
   typescript('nodenext', { module: 'nodenext', moduleResolution: 'nodenext' }),
   typescript('bundler', { module: 'esnext', moduleResolution: 'bundler' }),
+  // Without @types/node, DOM and disposal; combinations of them are test/e2e/types.test.ts.
+  typescript('no platform', { module: 'nodenext', moduleResolution: 'nodenext', lib: ['ES2022'], types: [], typeRoots: [] }),
 ]
 
 // ------------------------------------------------------------------------------------------------- bundlers
@@ -84,11 +86,18 @@ const bundlers = [
   {
     group: 'bundlers', name: 'esbuild without external: the error says so', fast: true, run(context) {
       const folder = installed(context)
-      const args = ['answer.cjs', '--bundle', '--platform=node', '--outfile=out/inside.cjs', '--log-level=error']
-      execFileSync(here.resolve('esbuild/bin/esbuild'), args, { cwd: folder })
-      let said = ''
-      try { run(node, ['out/inside.cjs'], { cwd: folder }) } catch (e) { said = e.message }
-      if (!/NO_BINARY/.test(said) || !/leave it out of the bundle/.test(said)) throw new Error(`no such hint in:\n${said}`)
+      // The programs that are installed with it use top-level await, which CommonJS does not have.
+      const use = 'Model.load(demoModel).catch(e => { console.log(JSON.stringify(e)); process.exitCode = 1 })'
+      writeFileSync(path.join(folder, 'inside.mjs'), `import { demoModel, Model } from 'polylm'\n${use}\n`)
+      writeFileSync(path.join(folder, 'inside.cjs'), `const { demoModel, Model } = require('polylm')\n${use}\n`)
+      for (const [entry, format] of [['inside.mjs', 'esm'], ['inside.mjs', 'cjs'], ['inside.cjs', 'cjs']]) {
+        const file = `out/${entry}.${format === 'esm' ? 'mjs' : 'cjs'}`
+        const args = [entry, '--bundle', '--platform=node', `--format=${format}`, `--outfile=${file}`, '--log-level=error']
+        execFileSync(here.resolve('esbuild/bin/esbuild'), args, { cwd: folder })
+        let said = ''
+        try { run(node, [file], { cwd: folder }) } catch (e) { said = e.message }
+        if (!/NO_BINARY/.test(said) || !/leave it out of the bundle/.test(said)) throw new Error(`${entry} as ${format}: no such hint in:\n${said}`)
+      }
     },
   },
   {

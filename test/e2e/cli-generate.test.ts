@@ -43,6 +43,24 @@ test('--json prints the whole result; --stats go to standard error', async () =>
   expect(stderr).toMatch(/tokens\/s/)
 })
 
+test('--logprobs prints a table of tokens after the text, of each output', async () => {
+  const flags = ['--max-tokens', '4', '--logprobs', '2']
+  const { status, stdout } = await polylm(['generate', '--demo', example, ...flags])
+  expect(status).toBe(0)
+  const [, text, , head, ...rows] = stdout.split('\n')
+  expect(text).toMatch(/^北京是中$/)
+  expect(head).toMatch(/^id +logprob +probability +token +alternatives$/)
+  expect(rows.slice(0, -1)).toHaveLength(4)
+  expect(rows[0]).toMatch(/^\d+ +-\d\.\d{4} +100 % +"\\u000a" +".+" \S+ %$/)
+  const several = await polylm(['generate', '--demo', example, '--num-beams', '3', '--n', '2', ...flags.slice(0, 3)])
+  expect(several.stdout.match(/^id +logprob +probability +token$/gm)).toHaveLength(2)
+})
+
+test('--logprobs has no place in a chat', async () => {
+  const { status, stderr } = await polylm(['chat', '--demo', '--logprobs', '1'])
+  expect([status, stderr]).toEqual([2, expect.stringContaining('generate --template assistant --logprobs') as string])
+})
+
 test('sampling repeats with its seed and shows several outputs', async () => {
   const flags = ['--temperature', '1.5', '--n', '2', '--max-tokens', '12', '--seed']
   const run = async (seed: string): Promise<string> => (await polylm(['generate', '--demo', 'The capital', ...flags, seed])).stdout
@@ -50,6 +68,16 @@ test('sampling repeats with its seed and shows several outputs', async () => {
   expect(first).toMatch(/^--- 1 of 2\n[\s\S]*\n--- 2 of 2\n/)
   expect(await run('1')).toBe(first)
   expect(await run('2')).not.toBe(first)
+})
+
+test('--top-p alone samples at temperature 1, and --stats names the seed', async () => {
+  const flags = ['--max-tokens', '8', '--seed', '5', '--stats', '--top-p', '0.99']
+  const run = async (...more: string[]): Promise<{ stdout: string; stderr: string }> =>
+    await polylm(['generate', '--demo', 'The capital', ...flags, ...more])
+  const [alone, given, greedy] = [await run(), await run('--temperature', '1'), await run('--temperature', '0')]
+  expect(alone.stdout).toBe(given.stdout)
+  expect(alone.stderr).toContain('seed 5')
+  expect(greedy.stderr).not.toContain('seed')
 })
 
 test('many prompts: ids come back, failures are lines, and resuming answers only the rest', async () => {

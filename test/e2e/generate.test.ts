@@ -1,5 +1,6 @@
 // generate.test.ts: generate, generateEach and explain on real models.
-import type { Model } from '../../lib/index.js'
+import { demoModel, fromHuggingFace, Model } from '../../lib/index.js'
+import type { PolyLMError } from '../../lib/index.js'
 import { example, failure, idle, loadDemo, loadTiny, recorded } from './models.js'
 
 let tiny: Model
@@ -81,9 +82,62 @@ describe('the demonstration model', () => {
     expect(logprobs.map(({ start, end }) => all.slice(start, end)).join('')).toBe(all)
     for (const { id, logprob, top } of logprobs) {
       expect(top).toHaveLength(3)
-      expect(top[0]).toEqual({ id, logprob })
+      expect(top[0]).toMatchObject({ id, logprob })
       expect(logprob).toBeLessThanOrEqual(0)
     }
+  })
+
+  test('log-probabilities say what each token is: its text, its bytes when it is a part of a character', async () => {
+    // A character that the vocabulary does not have is written byte by byte.
+    const bytes = Array.from(demo.tokenizer.encode('\u{1f9ec}')).slice(-4)
+    const { outputs: [output], text: all } = await demo.generate(example, {
+      maxTokens: 4, allow: { choices: ['\u{1f9ec}'] }, logprobs: 20, stopTokenIds: [],
+    })
+    const logprobs = output?.logprobs ?? []
+    const parts = logprobs.filter(token => token.bytes !== undefined)
+    expect(parts.map(({ id }) => id)).toEqual(bytes)
+    expect(new TextDecoder().decode(Uint8Array.from(parts.flatMap(token => token.bytes ?? [])))).toBe('\u{1f9ec}')
+    expect(all).toContain('\u{1f9ec}')
+    for (const token of logprobs) {
+      for (const { id, text, bytes: part } of [token, ...token.top]) {
+        const piece = demo.tokenizer.idToPiece(id)
+        const byte = /^<0x([0-9A-F]{2})>$/.exec(piece)
+        const value = byte === null ? undefined : parseInt(byte[1] ?? '', 16)
+        if (value === undefined) expect([text, part]).toEqual([piece.replaceAll('\u2581', ' '), undefined])
+        else expect([text, part]).toEqual(value < 128 ? [String.fromCharCode(value), undefined] : ['\ufffd', [value]])
+      }
+    }
+  })
+
+  test('without a tokenizer tokens have no text', async () => {
+    const { outputs } = await tiny.generate({ tokens: [1, 2] }, { maxTokens: 1, logprobs: 1, stopTokenIds: [] })
+    expect(outputs[0]?.logprobs?.[0]).toMatchObject({ text: '', top: [{ text: '' }] })
+  })
+
+  test('every result can be cloned, posted and written as JSON', async () => {
+    const session = demo.createSession({ history: [{ role: 'user', content: 'a' }, { role: 'assistant', content: 'b' }] })
+    const stream = await demo.stream('Rome is', { maxTokens: 3 })
+    const events: unknown[] = []
+    for await (const event of stream) events.push(event)
+    const items: unknown[] = []
+    for await (const item of demo.generateEach(['a', { prompt: 'b', options: { topK: -1 } }], { maxTokens: 2 })) {
+      items.push(item.ok ? item : { ...item, error: (item.error as PolyLMError).toJSON() })
+    }
+    const results: Record<string, unknown> = {
+      generate: await demo.generate(example, { maxTokens: 3, logprobs: 1, numBeams: 2, n: 2 }), events, items,
+      score: await demo.score(example, { logprobs: 1 }),
+      loglikelihood: await demo.loglikelihood([{ context: 'a', continuation: ' b' }]),
+      logits: await demo.logits('a'), history: session.history, tokens: session.tokens, info: demo.info, stats: demo.stats(),
+      config: demo.generationConfig, explain: demo.explain({ bias: [[5, -Infinity]], stop: 'x', numBeams: 2 }, 'a'),
+      encoding: demo.tokenizer.encodeWithOffsets('a b'), special: demo.tokenizer.specialTokens,
+      devices: await Model.devices(), estimate: await Model.estimate(demoModel),
+    }
+    for (const [name, result] of Object.entries(results)) {
+      expect([name, structuredClone(result)]).toEqual([name, result])
+      // A typed array in JSON would be an object with the key "0".
+      if (name !== 'tokens') expect([name, JSON.stringify(result)]).toEqual([name, expect.not.stringContaining('{"0":') as string])
+    }
+    expect(JSON.parse(JSON.stringify(results['generate']))).toEqual((results['generate'] as { toJSON(): unknown }).toJSON())
   })
 
   test('bias bans, allow restricts, choices choose', async () => {
@@ -244,6 +298,22 @@ describe('explain', () => {
     expect(demo.explain({ speculate: 'lookup', maxTokens: 2 }).inert).toEqual(['speculate'])
     expect(explained.stopTokenIds).toEqual(demo.info.stopTokenIds)
     expect(explained.huggingFace).toMatchObject({ do_sample: true, temperature: 0.7, top_p: 0.9, max_new_tokens: 9 })
+  })
+
+  test('a sampling option without a temperature samples at 1; with temperature 0 it is inert', async () => {
+    const alone = demo.explain({ topP: 0.9, seed: 3 })
+    expect(alone).toMatchObject({ processors: ['TopPLogitsWarper'], inert: [] })
+    expect(alone.huggingFace).toMatchObject({ do_sample: true, temperature: 1, top_p: 0.9 })
+    const greedy = demo.explain({ topP: 0.9, seed: 3, temperature: 0 })
+    expect(greedy).toMatchObject({ processors: [], inert: ['topP', 'seed'] })
+    expect(greedy.huggingFace).toMatchObject({ do_sample: false })
+    const options = { topP: 0.99, maxTokens: 12, seed: 5, stopTokenIds: [] }
+    const [implied, given] = [await demo.generate('Rome is', options), await demo.generate('Rome is', { ...options, temperature: 1 })]
+    expect(implied.text).toBe(given.text)
+    const others = await Promise.all([6, 7, 8].map(seed => demo.generate('Rome is', { ...options, seed })))
+    expect(new Set([implied, ...others].map(({ text }) => text)).size).toBeGreaterThan(1)
+    const { options: translated } = fromHuggingFace({ do_sample: true, top_p: 0.9, top_k: 0 })
+    expect(demo.explain(translated).processors).toEqual(demo.explain({ topP: 0.9 }).processors)
   })
 
   test('a prompt limits the default of maxTokens', () => {

@@ -1,4 +1,5 @@
 // scoring.test.ts: logits, loglikelihood and score against recorded numbers and against each other.
+import { compensatedSum } from '../../lib/compensated-sum.js'
 import type { Model } from '../../lib/index.js'
 import { example, failure, idle, loadDemo, loadTiny, recorded } from './models.js'
 
@@ -97,6 +98,57 @@ describe('loglikelihood', () => {
     const whole = Array.from(demo.tokenizer.encode('Beijing is the capital of China.'))
     const context = demo.tokenizer.count('Beijing is the capital of')
     expect(Array.from(plain?.tokens ?? [])).toEqual(whole.slice(context))
+  })
+
+  test('white space is what Python calls so', async () => {
+    for (const [context, continuation, kept] of [
+      ['Rome\u001F\u0085 ', 'is', 'Rome'], ['Rome\u3000', 'is', 'Rome'], ['Rome\uFEFF', 'is', 'Rome\uFEFF'],
+    ] as const) {
+      const [result] = await demo.loglikelihood([{ context, continuation }])
+      const whole = Array.from(demo.tokenizer.encode(context + continuation))
+      expect(Array.from(result?.tokens ?? [])).toEqual(whole.slice(demo.tokenizer.count(kept)))
+    }
+  })
+
+  test('a continuation that begins with the prefix token brings its own context', async () => {
+    const bos = demo.tokenizer.specialTokens.bos?.id ?? -1
+    const ids = Array.from(demo.tokenizer.encode('Rome is'))
+    const whole = { tokens: [bos, ...ids] }
+    const [own, plain, text, alone, other] = await demo.loglikelihood([
+      { context: '', continuation: whole }, { context: '', continuation: { tokens: ids } },
+      { context: '', continuation: demo.tokenizer.specialTokens.bos?.content ?? '' }, { context: { tokens: [] },
+        continuation: { tokens: [bos] } },
+      { context: { tokens: [9] }, continuation: whole },
+    ])
+    expect(own).toEqual({ ...plain, continuationBytes: own?.continuationBytes })
+    for (const nothing of [text, alone]) {
+      expect(nothing).toMatchObject({ logprob: 0, isGreedy: true })
+      expect([nothing?.tokens.length, nothing?.tokenLogprobs.length]).toEqual([0, 0])
+    }
+    expect(Array.from(other?.tokens ?? [])).toEqual([bos, ...ids])
+    const [given] = await demo.loglikelihood([{ context: '', continuation: { tokens: ids } }], { prefixToken: ids[0] ?? 0 })
+    expect(Array.from(given?.tokens ?? [])).toEqual(ids.slice(1))
+  })
+
+  test('where the context alone has as many tokens as with its continuation, nothing is scored', async () => {
+    const count = (text: string): number => demo.tokenizer.count(text)
+    const words = 'Hauptstadt translate sentence language Chinese President international government important'.split(' ')
+    const splits = words.flatMap(word => Array.from({ length: word.length - 1 }, (_, i) => [word.slice(0, i + 1),
+      word.slice(i + 1)] as const))
+    const merged = splits.filter(([context, rest]) => count(context) >= count(context + rest))
+    expect(merged.length).toBeGreaterThan(3)
+    const results = await demo.loglikelihood(merged.map(([context, continuation]) => ({ context, continuation })))
+    for (const [i, { logprob, isGreedy, tokens, continuationBytes }] of results.entries()) {
+      expect([logprob, isGreedy, tokens.length, continuationBytes]).toEqual([0, true, 0, merged[i]?.[1].length])
+    }
+  })
+
+  test('the sum is the compensated one, in the order of tokens', async () => {
+    const items = Array.from({ length: 40 }, (_, i) => ({ context: `${i}`,
+      continuation: ' is the capital of a country in Europe, and so is Rome.' }))
+    for (const { logprob, tokenLogprobs } of await demo.loglikelihood(items)) expect(logprob).toBe(compensatedSum(tokenLogprobs))
+    const { logprob, logprobs } = await demo.score(example.repeat(9), { logprobs: 0, window: 32 })
+    expect(logprob).toBe(compensatedSum((logprobs ?? []).map(token => token.logprob)))
   })
 
   test('an empty context is the tokenizer\'s bos, or prefixToken', async () => {

@@ -76,6 +76,23 @@ export function modelFile(model: WrittenModel): Buffer {
   return Buffer.concat([...model.pieces.map(pieceField), specFields(model)])
 }
 
+/**
+ * A character map for so many `a` in a row. The children of the n-th lie around unit 256 n; those of the last around
+ * 256 `next`, where `next` is given: a rule without an end.
+ */
+export function charsmapOfRun(count: number, next = count + 1): Buffer {
+  const units = new Uint32Array(256 * (count + 2)).fill(2 ** 31)            // nobody's children
+  units[0] = 256 << 10
+  for (let n = 1; n <= count; n++) {
+    const at = 256 * n + 97
+    const children = 256 * (n === count ? next : n + 1)
+    units[at] = ((at ^ children) << 10) | (n === count ? 256 : 0) | 97
+  }
+  const size = Buffer.alloc(4)
+  size.writeUInt32LE(units.byteLength)
+  return Buffer.concat([size, Buffer.from(units.buffer), Buffer.from('y\0')])
+}
+
 /** unk, bos and eos, then a few letters: a valid vocabulary. */
 export const smallPieces: readonly WrittenPiece[] = [
   { text: '<unk>', type: 2 }, { text: '<s>', type: 3 }, { text: '</s>', type: 3 },

@@ -1,4 +1,4 @@
-// torch-cases.ts: the rows P01 to P13 and P30 of the catalogue: the archive around the pickle.
+// torch-cases.ts: the rows P01 to P13, P30 and P31 of the catalogue: the archive around the pickle.
 
 import { le, patched, type Case } from './case.js'
 import {
@@ -227,6 +227,11 @@ const contentRows: readonly Row[] = [
     'ok',
     () => torchFile(stateDict({ wte: tensor(), lm_head: tensor() })),
   ],
+  ['P31', 'views that repeat little, 2^24 elements in all', 'ok', () => repeating(4, 2 ** 22)],
+  ['P31', 'views that repeat little, many of them', 'LIMIT', () => repeating(5, 2 ** 22)],
+  ['P31', 'one storage under 4,000 names', 'ok', () => repeating(4000, 6)],
+  ['P31', 'a storage of 1 MiB under 60 names', 'ok', () => named(60)],
+  ['P31', 'a storage of 1 MiB under 80 names', 'LIMIT', () => named(80)],
   [
     'P30',
     'no tensors at all',
@@ -234,6 +239,21 @@ const contentRows: readonly Row[] = [
     () => torchFile(pickle(op.dict), { 0: tinyStorage }),
   ],
 ]
+
+// So many tensors of so many float32 elements, all the same element of one storage.
+function repeating(tensors: number, elements: number): Buffer {
+  const one = tensor({ size: [elements], stride: [0] })
+  return torchFile(manyTimes(tensors, one))
+}
+
+// So many names of one tensor of a mebibyte.
+function named(names: number): Buffer {
+  const one = tensor({ elements: 2 ** 18, size: [2 ** 18], stride: [1] })
+  return torchFile(manyTimes(names, one), { 0: Buffer.alloc(2 ** 20) })
+}
+
+const manyTimes = (count: number, one: Buffer): Buffer =>
+  stateDict(Object.fromEntries(Array.from({ length: count }, (_, i) => [`t${i}`, one])))
 
 function ordered(order: string): Buffer {
   const all = members(valid)
@@ -244,5 +264,5 @@ function ordered(order: string): Buffer {
   ).bytes
 }
 
-/** P01 to P13 and P30. */
+/** P01 to P13, P30 and P31. */
 export const torchCases: readonly Case[] = torchRows([...formatRows, ...endRows, ...contentRows])

@@ -163,6 +163,21 @@ TEST(engine_options_are_checked) {
   EXPECT_EQ(make(small_engine()).device().kind, std::string("sim"));
 }
 
+// The oldest and the shortest in turns.
+TEST(engine_inbox_short_prompts_do_not_wait_for_long_ones) {
+  Inbox inbox(10);
+  for (const int64_t length : {90, 80, 70, 1}) inbox.submit(ids_request(counting(length)));
+  std::vector<uint64_t> taken;
+  for (int i = 0; i < 4; ++i) {
+    Submission submission;
+    EXPECT(inbox.take(&submission));
+    taken.push_back(submission.id);
+    if (i % 2 == 0) inbox.deliver(submission.id, Work{});
+    if (i % 2 == 1) inbox.reject(submission.id);
+  }
+  EXPECT(taken == (std::vector<uint64_t>{1, 4, 2, 3}));
+}
+
 TEST(engine_inbox_cancels_overtake) {
   Inbox inbox(3);
   const uint64_t first = inbox.submit(ids_request({1}));

@@ -42,11 +42,12 @@ TEST(engine_sim_every_result_equals_its_run_alone) {
     all.add(simulation.happened());
   }
   std::printf("  %llu seeds: %lld engine steps (%lld ahead of results, %lld ends in flight), %lld "
-              "requests, %lld device faults, %lld failed allocations (%lld survived), %lld "
-              "disposals\n",
+              "requests, %lld preempted, %lld device faults, %lld failed allocations (%lld "
+              "survived), %lld disposals\n",
               static_cast<unsigned long long>(seeds), static_cast<long long>(all.steps),
               static_cast<long long>(all.ahead), static_cast<long long>(all.ended_in_flight),
-              static_cast<long long>(all.ends), static_cast<long long>(all.device_faults),
+              static_cast<long long>(all.ends), static_cast<long long>(all.preempted),
+              static_cast<long long>(all.device_faults),
               static_cast<long long>(all.lost_memory), static_cast<long long>(all.survived),
               static_cast<long long>(all.disposals));
   if (!usual) return;  // the mix is only sure over the usual seeds
@@ -59,6 +60,7 @@ TEST(engine_sim_every_result_equals_its_run_alone) {
   EXPECT(all.lost_memory > 50);
   EXPECT(all.survived > all.lost_memory / 2);
   EXPECT(all.disposals > 5);
+  EXPECT(all.preempted > static_cast<int64_t>(seeds) * 5);
   EXPECT(all.ahead > static_cast<int64_t>(seeds) * 20);
   EXPECT(all.ended_in_flight > static_cast<int64_t>(seeds));
 }

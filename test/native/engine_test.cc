@@ -292,7 +292,7 @@ TEST(engine_queue_timeout) {
   sim.layer_us = 1000;
   Rig rig(sim, options);
   const uint64_t first = rig.engine->submit(ids_request(counting(5), 80));
-  Request hasty = ids_request(counting(5), 5);
+  Request hasty = ids_request(counting(5), 50);
   hasty.queue_timeout_ms = 10;
   const uint64_t second = rig.engine->submit(hasty);
   EXPECT_EQ(rig.failure_of(second), Code::kQueueTimeout);
@@ -308,7 +308,7 @@ TEST(engine_interactive_requests_go_before_batch_requests) {
   SimOptions sim;
   sim.layer_us = 300;
   Rig rig(sim, options);
-  const uint64_t running = rig.engine->submit(ids_request(counting(5), 60));
+  const uint64_t running = rig.engine->submit(ids_request(counting(5), 30));
   Request batch = ids_request(counting(5), 20);
   batch.batch = true;
   const uint64_t later = rig.engine->submit(batch);

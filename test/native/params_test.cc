@@ -35,8 +35,10 @@ std::vector<Rule> scalar_rules() {
       {"stopTokenIds", [](auto* p) { p->stop_token_ids = {1, 1}; }},
       {"stop", [](auto* p) { p->stop = {""}; }},
       {"stop", [](auto* p) { p->stop = {"a", "a"}; }},
-      {"stop", [](auto* p) { p->stop = {std::string(129, 'a')}; }},
-      {"stop", [](auto* p) { p->stop = {"1", "2", "3", "4", "5", "6", "7", "8", "9"}; }},
+      {"stop", [](auto* p) { p->stop = {std::string(65000, 'a'), std::string(537, 'b')}; }},
+      {"stop", [](auto* p) {
+         for (int i = 0; i < 1025; ++i) p->stop.push_back(std::to_string(i));
+       }},
       {"stop", [](auto* p) {
          p->stop = {"a"}, p->num_beams = 2, p->beam_scoring = BeamScoring::kHf431;
        }},
@@ -52,7 +54,10 @@ std::vector<Rule> list_rules() {
       {"bias", [inf](auto* p) { p->bias = {{{1}, inf}}; }},
       {"bias", [](auto* p) { p->bias = {{{1}, std::nanf("")}}; }},
       {"bias", [](auto* p) {
-         for (int32_t i = 0; i < 301; ++i) p->bias.push_back({{i / 100, i % 100}, 1.0F});
+         for (int32_t i = 0; i < 1049; ++i) {
+           p->bias.push_back({std::vector<int32_t>(1000, i % 100), 1.0F});
+           p->bias.back().tokens[0] = i / 100;
+         }
        }},
       {"allow", [](auto* p) { p->allow_tokens = {1, 1}; }},
       {"allow", [](auto* p) { p->allow_tokens = {100}; }},

@@ -1,5 +1,5 @@
-// scheduler_test.cc: over a million random states of plan and of admission: budgets, order, nothing
-// left idle; whole simulated days in which the stated bound of fairness must hold; and the pace.
+// scheduler_test.cc: a million random states of plan: budgets, order, nothing left idle; and the
+// pace. Not here: who starts (turns_test.cc).
 #include <algorithm>
 
 #include "engine/engine.h"
@@ -62,7 +62,7 @@ State random_state(Rng& rng) {
 }
 
 struct Used {
-  int64_t rows = 0, scored = 0, full = 0;
+  int64_t rows = 0, scored = 0, full = 0, batch = 0;
 };
 
 Used chunk_use(const RunView& run, int64_t rows) {
@@ -118,7 +118,11 @@ void check_plan(const State& state, const BatchPlan& out) {
     used.rows += now.rows;
     used.scored += now.scored;
     used.full += now.full;
+    if (state.runs[i].batch) used.batch += now.rows;
   }
+  const bool beside = std::any_of(state.runs.begin(), state.runs.end(),
+                                  [](const RunView& run) { return !run.batch; });
+  EXPECT(!beside || used.batch <= kBatchRows);
   for (size_t i = 0; i < state.runs.size(); ++i) {
     const RunView& run = state.runs[i];
     if (run.decode_rows > 0 || run.computed + given[i] == run.prompt_rows) continue;
@@ -127,7 +131,8 @@ void check_plan(const State& state, const BatchPlan& out) {
     const Used more = chunk_use(run, given[i] + 1);
     const bool full = used.full + more.full - now.full > limits.full_rows - sampled;
     const bool scored = used.scored + more.scored - now.scored > kScoreRows;
-    EXPECT(used.rows == budget || full || scored);
+    const bool yields = beside && run.batch && used.batch == kBatchRows;
+    EXPECT(used.rows == budget || full || scored || yields);
   }
   EXPECT_EQ(next, out.prefill.size());
   EXPECT(used.rows <= budget);
@@ -146,187 +151,6 @@ TEST(scheduler_plan_keeps_its_rules_in_a_million_states) {
     plan(state.runs, state.limits, &out);
     check_plan(state, out);
   }
-}
-
-TEST(scheduler_admits_in_order_and_never_more_than_fits) {
-  Rng rng(seed() + 1);
-  for (int i = 0; i < 200000; ++i) {
-    std::vector<Demand> waiting;
-    for (int64_t n = pick(rng, 0, 12); n > 0; --n) {
-      waiting.push_back({pick(rng, 0, 40), pick(rng, 1, 8)});
-    }
-    const Demand room{pick(rng, 0, 100), pick(rng, 0, 24)};
-    const int64_t count = admissible(waiting, room);
-    Demand used;
-    for (int64_t w = 0; w < count; ++w) {
-      used.blocks += waiting[at(w)].blocks;
-      used.rows += waiting[at(w)].rows;
-    }
-    EXPECT(used.blocks <= room.blocks && used.rows <= room.rows);
-    if (count < static_cast<int64_t>(waiting.size())) {
-      const Demand& first = waiting[at(count)];
-      EXPECT(used.blocks + first.blocks > room.blocks || used.rows + first.rows > room.rows);
-    }
-  }
-}
-
-// -------------------------------------------------------------------------------- fairness
-
-struct Job {
-  Order order;
-  int64_t arrived = 0, prompt = 0, tokens = 0, made = 0, bound = 0, rank = 0;
-  Demand demand;
-  RunView view;
-  std::vector<int64_t> kept;
-  bool batch = false;
-
-  int64_t cost(int64_t least) const {
-    return ceil_div(prompt, least) + static_cast<int64_t>(kept.size()) + tokens + 1;
-  }
-};
-
-struct Day {
-  std::vector<Job> waiting, running;
-  PlanLimits limits;
-  Demand room;
-  int64_t step = 0;
-  uint64_t ids = 0;
-  int64_t worst_per_mille = 0;  // of a bound used up
-};
-
-Job random_job(Rng& rng, Day* day) {
-  Job job;
-  job.batch = chance(rng, 0.4);
-  job.order = order_of(++day->ids, job.batch, day->step);
-  job.arrived = day->step;
-  job.prompt = pick(rng, 1, chance(rng, 0.1) ? 600 : 60);
-  job.view.prompt_rows = job.prompt;
-  job.view.score_from = job.prompt;
-  const int64_t kind = pick(rng, 0, 5);
-  job.demand.rows = 1;
-  if (kind == 0) {
-    job.view.score_from = pick(rng, 0, job.prompt - 1);
-  } else if (kind == 1) {
-    for (int64_t i = 0; i < pick(rng, 1, 20); ++i) job.kept.push_back(pick(rng, 0, job.prompt - 1));
-    job.kept.push_back(job.prompt - 1);
-    std::sort(job.kept.begin(), job.kept.end());
-    job.kept.erase(std::unique(job.kept.begin(), job.kept.end()), job.kept.end());
-  } else {
-    job.view.generate = true;
-    job.tokens = pick(rng, 1, 40);
-    job.demand.rows = pick(rng, 1, 8);
-  }
-  job.demand.blocks = blocks_for_request(job.prompt, job.tokens, job.demand.rows, 4);
-  return job;
-}
-
-// What is before a job when it comes, plus, for batch jobs, whatever may still overtake.
-void set_bound(const Day& day, Job* job, int64_t least) {
-  job->bound = job->arrived + job->cost(least);
-  for (const Job& other : day.running) job->bound += other.cost(least);
-  for (const Job& other : day.waiting) {
-    if (other.order < job->order) job->bound += other.cost(least);
-  }
-}
-
-void arrive(Rng& rng, Day* day, int64_t least) {
-  Job job = random_job(rng, day);
-  set_bound(*day, &job, least);
-  for (Job& other : day->waiting) {
-    if (other.order < job.order) continue;
-    EXPECT(other.batch && !job.batch && job.arrived < other.arrived + kBatchPatience);
-    other.bound += job.cost(least);
-  }
-  for (Job& other : day->running) {  // a running prompt may be overtaken too
-    if (!(other.order < job.order)) other.bound += job.cost(least);
-  }
-  const auto before = [](const Job& a, const Job& b) { return a.order < b.order; };
-  day->waiting.insert(
-      std::upper_bound(day->waiting.begin(), day->waiting.end(), job, before), job);
-}
-
-void admit(Day* day) {
-  std::vector<Demand> demands;
-  for (const Job& job : day->waiting) demands.push_back(job.demand);
-  for (int64_t n = admissible(demands, day->room); n > 0; --n) {
-    day->room.blocks -= day->waiting.front().demand.blocks;
-    day->room.rows -= day->waiting.front().demand.rows;
-    day->running.push_back(day->waiting.front());
-    day->waiting.erase(day->waiting.begin());
-  }
-  std::sort(day->running.begin(), day->running.end(),
-            [](const Job& a, const Job& b) { return a.order < b.order; });
-}
-
-// Applies a plan; jobs that end are checked against their bound.
-void make_step(Rng& rng, Day* day) {
-  std::vector<RunView> views;
-  for (Job& job : day->running) {
-    job.view.kept = job.kept.empty() ? nullptr : &job.kept;
-    views.push_back(job.view);
-  }
-  BatchPlan out;
-  plan(views, day->limits, &out);
-  ++day->step;
-  const auto token = [&](Job* job) {
-    ++job->made;
-    job->view.decode_rows = job->made < job->tokens ? pick(rng, 1, job->demand.rows) : 0;
-  };
-  for (const PlanItem& item : out.decode) token(&day->running[at(item.run)]);
-  for (const PlanItem& item : out.prefill) {
-    Job& job = day->running[at(item.run)];
-    job.view.computed += item.rows;
-    if (job.view.generate && job.view.computed == job.prompt) token(&job);
-  }
-  for (size_t i = 0; i < day->running.size();) {
-    const Job& job = day->running[i];
-    if (job.view.computed < job.prompt || job.made < job.tokens) {
-      ++i;
-      continue;
-    }
-    EXPECT(day->step <= job.bound);
-    const int64_t most = std::max<int64_t>(1, job.bound - job.arrived);
-    day->worst_per_mille =
-        std::max(day->worst_per_mille, (day->step - job.arrived) * 1000 / most);
-    day->room.blocks += job.demand.blocks;
-    day->room.rows += job.demand.rows;
-    day->running.erase(day->running.begin() + static_cast<std::ptrdiff_t>(i));
-  }
-}
-
-TEST(scheduler_nobody_waits_longer_than_the_stated_bound) {
-  Rng rng(seed() + 2);
-  int64_t ended = 0;
-  int64_t worst = 0;
-  for (int d = 0; d < 60; ++d) {
-    Day day;
-    day.room = {pick(rng, 420, 900), pick(rng, 8, 24)};
-    day.limits.budget_mixed = pick(rng, 8, 64);
-    day.limits.budget_prefill = pick(rng, 32, 256);
-    day.limits.full_rows = day.room.rows;
-    const int64_t least = min_prefill_rows(day.limits);
-    const double rate = 0.02 * static_cast<double>(pick(rng, 1, 30));
-    while (day.step < 1500 || !day.running.empty() || !day.waiting.empty()) {
-      while (day.step < 1500 && chance(rng, rate)) arrive(rng, &day, least);
-      admit(&day);
-      make_step(rng, &day);
-      EXPECT(day.step < 1000000);
-      if (day.step >= 1000000) return;
-    }
-    ended += static_cast<int64_t>(day.ids);
-    worst = std::max(worst, day.worst_per_mille);
-  }
-  EXPECT(ended > 5000);
-  EXPECT(worst > 100);  // the bound is not so loose that it says nothing
-}
-
-TEST(scheduler_batch_requests_are_not_starved) {
-  // Interactive requests keep coming for ever; the batch request still starts.
-  const Order batch = order_of(1, true, 0);
-  EXPECT(order_of(2, false, kBatchPatience - 1) < batch);
-  EXPECT(batch < order_of(2, false, kBatchPatience));
-  EXPECT(order_of(1, false, 5) < order_of(2, false, 5));
-  EXPECT(order_of(1, true, 5) < order_of(2, true, 5));
 }
 
 TEST(scheduler_counts_blocks_of_the_worst_case) {
@@ -397,6 +221,8 @@ TEST(scheduler_short_prompts_do_not_wait_for_long_ones) {
   EXPECT(rows({prompt_of(60), prompt_of(900), prompt_of(70)}) == (Rows{60, 70, 70}));
   EXPECT(rows({prompt_of(2000), prompt_of(30, true), prompt_of(80)}) == (Rows{100, 20, 80}));
   EXPECT(rows({prompt_of(2000), prompt_of(90), prompt_of(90)}) == (Rows{100, 90, 10}));
+  EXPECT(rows({prompt_of(2000, true), prompt_of(30)}) == (Rows{kBatchRows, 30}));
+  EXPECT(rows({prompt_of(2000, true), prompt_of(900, true)}) == (Rows{100, 100}));
   EXPECT(rows({prompt_of(250)}) == (Rows{250}));  // no step for the last 50 rows alone
   EXPECT(rows({prompt_of(251)}) == (Rows{200}));
   EXPECT(rows({prompt_of(200), prompt_of(50)}) == (Rows{200, 50}));

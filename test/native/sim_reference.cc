@@ -262,6 +262,7 @@ Request random_request(Rng& rng, const SimOptions& options, const RequestMix& mi
   }
   request.prompt.push_back(part);
   request.batch = chance(rng, 0.3);
+  if (chance(rng, 0.5)) request.caller = show(pick(rng, 1, 4));
   request.stream = chance(rng, 0.5);
   request.return_on_abort = chance(rng, 0.3);
   request.max_tokens_given = true;

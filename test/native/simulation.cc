@@ -84,6 +84,7 @@ void Happened::add(const Happened& other) {
   disposals += other.disposals;
   ahead += other.ahead;
   ended_in_flight += other.ended_in_flight;
+  preempted += other.preempted;
 }
 
 Simulation::Simulation(uint64_t seed, const Scenario& scenario)
@@ -99,6 +100,7 @@ void Simulation::load() {
     happened_.steps += counters.steps;
     happened_.aborted += counters.aborted;
     happened_.timeouts += counters.rejected;
+    happened_.preempted += counters.preempted;
     happened_.ahead += model_->sim().fed_steps();
     violations_ += model_->sim().violations();
   }
@@ -115,6 +117,7 @@ Happened Simulation::happened() {
   all.steps += counters.steps;
   all.aborted += counters.aborted;
   all.timeouts += counters.rejected;
+  all.preempted += counters.preempted;
   all.ahead += model_->sim().fed_steps();
   return all;
 }
@@ -143,7 +146,8 @@ void Simulation::run(int64_t turns) {
   if (violations() > 0) problem("the device saw foreign or missing history");
   const bool all_finish = s_.cancels == 0.0 && s_.sim.nan_every == 0 && s_.sim.fault_every == 0 &&
                           s_.lost_memory == 0.0 && s_.disposals == 0.0;
-  if (all_finish && model_->sim().prompt_rows_seen() != rows_due_) {
+  const int64_t recomputed = runner_->counters().recomputed_rows;
+  if (all_finish && model_->sim().prompt_rows_seen() != rows_due_ + recomputed) {
     problem("cachedTokens is not what was saved");
   }
   if (model_->sim().max_rows_seen() > step_limits(s_.engine, s_.sim.vocab).rows) {

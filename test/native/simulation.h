@@ -48,6 +48,7 @@ struct Happened {
   int64_t disposals = 0;
   int64_t ahead = 0;            // steps that followed one in flight
   int64_t ended_in_flight = 0;  // times that a request had a row in flight when it had ended
+  int64_t preempted = 0;        // times that a request made place for another one
 
   void add(const Happened& other);
 };

@@ -6,10 +6,14 @@
 #include <vector>
 
 #include "harness.h"
+#include "text/bpe.h"
 #include "text/normalizer.h"
 #include "text/piece_trie.h"
 #include "text/stop_matcher.h"
+#include "text/unigram.h"
 #include "text/utf8.h"
+#include "text/vocabulary.h"
+#include "tokenizer_fixture.h"
 
 namespace polylm {
 namespace {
@@ -20,10 +24,13 @@ std::string u32(uint32_t value) {
   return bytes;
 }
 
+// A unit that is nobody's child: its label is no byte.
+constexpr uint32_t kNoChild = 1U << 31;
+
 // A character map with one rule, `byte` -> `replacement`. Unit 0 sends the root's children to
 // 256 ^ byte; that unit's leaf is at 512.
 std::string charsmap_of(uint8_t byte, const std::string& replacement, uint32_t value = 0) {
-  std::vector<uint32_t> units(768, 0x1FFU << 10);
+  std::vector<uint32_t> units(768, kNoChild);
   const uint32_t at = 256U ^ byte;
   units[0] = 256U << 10;
   units[at] = ((at ^ 512U) << 10) | (1U << 8) | byte;
@@ -136,6 +143,55 @@ TEST(normalizer_refuses_damaged_maps) {
   EXPECT_THROWS_CODE(Code::kTokenizerFormat, make(outside));
 }
 
+namespace {
+
+// A map for `bytes` of 'a' in a row -> "y": the children of the n-th lie around 256 * n. The units
+// after the last lead on to `next` (0: nowhere).
+std::string chain_map(uint32_t bytes, uint32_t next) {
+  std::vector<uint32_t> units(256 * (bytes + 2), kNoChild);
+  units[0] = 256U << 10;
+  for (uint32_t n = 1; n <= bytes; ++n) {
+    const uint32_t at = 256 * n + 'a';
+    const uint32_t children = 256 * (n == bytes && next != 0 ? next : n + 1);
+    units[at] = ((at ^ children) << 10) | 'a';
+    if (n < bytes) continue;
+    units[at] |= 1U << 8;
+    units[children] = 1U << 31;
+  }
+  std::string map = u32(static_cast<uint32_t>(units.size() * 4));
+  for (const uint32_t unit : units) map += u32(unit);
+  return map + "y" + std::string(1, '\0');
+}
+
+}  // namespace
+
+// Every place of a text may follow a rule to its end, so a rule without an end is quadratic time.
+TEST(normalizer_refuses_rules_without_an_end) {
+  const auto make = [](const std::string& map) { Normalizer n(NormalizerRules{.charsmap = map}); };
+  EXPECT_EQ(normalize({.charsmap = chain_map(3, 0), .add_dummy_prefix = false}, "aaaaa"),
+            std::string("yaa"));
+  for (const uint32_t back : {1U, 2U, 3U}) {
+    EXPECT_THROWS_CODE(Code::kTokenizerFormat, make(chain_map(3, back)));
+  }
+  make(chain_map(256, 0));
+  EXPECT_THROWS_CODE(Code::kLimit, make(chain_map(257, 0)));
+}
+
+// Two rules with the same end share its units in every map that SentencePiece writes.
+TEST(normalizer_takes_rules_that_share_their_ends) {
+  std::vector<uint32_t> units(1024, kNoChild);
+  units[0] = 256U << 10;
+  for (const uint32_t first : {256U + 'a', 256U + 'b'}) {
+    units[first] = ((first ^ 512U) << 10) | (first & 0xFFU);
+  }
+  units[512 + 'c'] = (((512U + 'c') ^ 768U) << 10) | (1U << 8) | 'c';
+  units[768] = 1U << 31;
+  std::string map = u32(static_cast<uint32_t>(units.size() * 4));
+  for (const uint32_t unit : units) map += u32(unit);
+  map += std::string("y\0", 2);
+  EXPECT_EQ(normalize({.charsmap = map, .add_dummy_prefix = false}, "acbcc"), std::string("yyc"));
+}
+
 TEST(normalizer_survives_any_map) {
   std::mt19937_64 random(test::seed());
   for (int round = 0; round < 300; ++round) {
@@ -154,6 +210,21 @@ TEST(normalizer_survives_any_map) {
 TEST(normalizer_bounds_growth) {
   const NormalizerRules rules = {.charsmap = charsmap_of('x', std::string(4000, 'y'))};
   EXPECT_THROWS_CODE(Code::kLimit, normalize(rules, std::string(1000, 'x')));
+}
+
+// Positions in normalised text have 32 bits: no text may grow beyond them, and the cutters refuse
+// one that has. The pointer is never followed.
+TEST(positions_in_normalised_text_fit_32_bits) {
+  EXPECT_EQ(max_normalized_bytes(10), size_t{384});
+  for (const size_t text : {size_t{1} << 25, size_t{1} << 26, size_t{1} << 28, size_t{1} << 40}) {
+    EXPECT(max_normalized_bytes(text) <= size_t{INT32_MAX});
+  }
+  TokenizerTables tables = test::tables_of(ModelKind::kUnigram, {{"a", -1}});
+  const Vocabulary vocabulary(&tables);
+  const std::string_view huge("x", size_t{1} << 31);
+  std::vector<ModelPiece> pieces;
+  EXPECT_THROWS_CODE(Code::kLimit, encode_unigram(vocabulary, huge, false, &pieces));
+  EXPECT_THROWS_CODE(Code::kLimit, encode_bpe(vocabulary, huge, false, &pieces));
 }
 
 TEST(stop_matcher_holds_back_only_what_may_match) {

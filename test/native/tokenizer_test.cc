@@ -3,6 +3,7 @@
 // every fixture string is test/unit/tokenizer-fixtures.test.ts.
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <functional>
 #include <memory>
 #include <random>
@@ -137,6 +138,81 @@ TEST(tokenizer_refuses_bad_added_tokens) {
     t->added.push_back({.content = "x", .id = 9});
     t->added.push_back({.content = "y", .id = 9});
   });
+}
+
+namespace {
+
+// A unigram model with all 256 byte pieces, ids 3 to 258, and the given ones after them.
+TokenizerTables tables_with_bytes(const std::vector<TestPiece>& more) {
+  std::vector<TestPiece> pieces;
+  for (int byte = 0; byte < 256; ++byte) {
+    char name[8];
+    std::snprintf(name, sizeof name, "<0x%02X>", byte);
+    pieces.push_back({name, 0, PieceType::kByte});
+  }
+  pieces.insert(pieces.end(), more.begin(), more.end());
+  TokenizerTables tables = tables_of(ModelKind::kUnigram, pieces);
+  tables.byte_fallback = true;
+  return tables;
+}
+
+}  // namespace
+
+// Any text can fall back to any byte: a byte piece that is a control token would be text as well.
+TEST(tokenizer_refuses_special_byte_pieces) {
+  const auto make = [](const Edit& edit) {
+    TokenizerTables tables = tables_with_bytes(kLetters);
+    edit(&tables);
+    return Tokenizer::create(std::move(tables));
+  };
+  make([](TokenizerTables*) {});
+  make([](TokenizerTables* t) { t->added.push_back({.content = "<0x0A>", .id = 13}); });
+  EXPECT_THROWS_CODE(Code::kTokenizerConflict, make([](TokenizerTables* t) {
+                       t->added.push_back({.content = "<0x0A>", .id = 13, .special = true});
+                     }));
+  EXPECT_THROWS_CODE(Code::kTokenizerConflict, make([](TokenizerTables* t) { t->eos_id = 13; }));
+  EXPECT_THROWS_CODE(Code::kTokenizerConflict, make([](TokenizerTables* t) { t->pad_id = 3; }));
+}
+
+namespace {
+
+// 265 and 271 are the ids of added tokens that are ordinary pieces.
+void expect_plain(const Tokenizer& tokenizer, const char* text) {
+  for (const bool at_start : {true, false}) {
+    for (const int32_t id :
+         tokenizer.encode(text, {.parse_special = false, .at_start = at_start})) {
+      EXPECT(!tokenizer.is_special(id) && id != 265 && id != 271);
+    }
+  }
+}
+
+}  // namespace
+
+// Control tokens are not text, whatever the pieces are called: a piece that is one with a space
+// mark before it (4.31 takes the mark off by name), and an added token that is an ordinary piece.
+TEST(plain_text_never_becomes_an_added_token) {
+  for (const ModelKind kind : {ModelKind::kUnigram, ModelKind::kBpe}) {
+    for (const Compat compat : {Compat::k431, Compat::k436, Compat::k455}) {
+      TokenizerTables tables =
+          tables_with_bytes({{"▁</s>", -0.1F}, {"▁", -1}, {"<", -1}, {"/", -1}, {"s", -1},
+                             {">", -1}, {"<x>", -0.5F}, {"▁<x>", -0.2F}, {"</", -2},
+                             {"</s", -1}, {"x>", -1}, {"x", -2}});
+      tables.kind = kind;
+      tables.compat = compat;
+      tables.added.push_back({.content = "<x>", .id = 265});
+      test::add_piece(&tables, {"<y>", 0, PieceType::kUserDefined});
+      tables.added.push_back({.content = "<y>", .id = 271});
+      const auto tokenizer = Tokenizer::create(tables);
+      EXPECT_EQ(tokenizer->piece(265), std::string_view("<x>"));
+      EXPECT_EQ(tokenizer->piece(271), std::string_view("<y>"));
+      for (const char* text : {"</s>", " </s>", "<x>", " <x>", "a<x>b", "<y>", "a<y></s><x>"}) {
+        expect_plain(*tokenizer, text);
+      }
+      const Ids parsed = tokenizer->encode("<y><x>", {});
+      EXPECT(std::find(parsed.begin(), parsed.end(), 265) != parsed.end());
+      EXPECT(std::find(parsed.begin(), parsed.end(), 271) != parsed.end());
+    }
+  }
 }
 
 TEST(tokenizer_holes_decode_to_nothing) {

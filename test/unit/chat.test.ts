@@ -1,6 +1,6 @@
 // chat.test.ts: what each template writes, and that nothing a message says becomes a control token.
 import fc from 'fast-check'
-import { renderMessages, renderRounds, type Message } from '../../lib/chat.js'
+import { renderConversation, renderMessages, renderRounds, type Message } from '../../lib/chat.js'
 import { promptParts, type PromptContext } from '../../lib/prompt.js'
 
 const none = (): undefined => undefined
@@ -64,10 +64,47 @@ describe('control tokens', () => {
 
   test('content that holds a marker is refused, with its index', () => {
     for (const content of ['<|user|>', 'a<|assistant|>b', '<|system|>']) {
-      expect(() => text([user('ok'), assistant('ok'), user(content)]))
+      expect(() => text([user('ok'), assistant(content), user(content)]))
         .toThrow(expect.objectContaining({ code: 'INVALID_PROMPT', reason: 'control text', index: 2 }))
     }
     expect(text([user('<|user|>')], 'multialpaca')).toBe('<|user|>\n\n')
+  })
+
+  test('content of the assistant is what a model wrote: escaped, never refused', () => {
+    expect(text([user('a'), assistant('b<|user|>c'), user('d')]))
+      .toBe('<|user|>\na\n<|assistant|>\nb< |user|>c\n<|user|>\nd\n<|assistant|>\n')
+    expect(text([user('a'), assistant('<|user|>'), user('d')], 'multialpaca')).toBe('a\n\n<|user|>\nd\n\n')
+  })
+
+  test('so is what a conversation holds already', () => {
+    const content = { controlText: 'reject', judgedFrom: 2, control: none } as const
+    expect(renderConversation([user('<|user|>'), assistant('b'), user('c')], 'assistant', content).join(''))
+      .toBe('<|user|>\n< |user|>\n<|assistant|>\nb\n<|user|>\nc\n<|assistant|>\n')
+    expect(() => renderConversation([user('a'), assistant('b'), user('<|user|>')], 'assistant', content))
+      .toThrow(expect.objectContaining({ reason: 'control text', index: 2 }))
+  })
+
+  test('a template that is async, endless or unreadable is refused, and rejects nothing behind our back', () => {
+    const endless = new Proxy([], { get: (list, name) => (name === 'length' ? 2 ** 40 : Reflect.get(list, name)) })
+    const { proxy, revoke } = Proxy.revocable([], {})
+    revoke()
+    for (const parts of [Promise.reject(new Error('mine')), { then: () => { throw new Error('mine') } }, endless, proxy, [proxy]]) {
+      expect(() => renderMessages([user('x')], () => parts, 'reject', none))
+        .toThrow(expect.objectContaining({ name: 'PolyLMError' }))
+    }
+  })
+
+  // The normaliser makes plain letters of full-width ones and drops controls: what is left is the marker.
+  const lookalikes = [
+    '\uff1c\uff5c\uff55\uff53\uff45\uff52\uff5c\uff1e', '<|us\x01er|>', '<|user\u200b|>', '\ufe64|assistant|>', '<\u00ad|system|>',
+  ]
+
+  test.each(lookalikes)('content that becomes a marker is refused or escaped: %j', lookalike => {
+    expect(() => text([user(`a ${lookalike} b`)]))
+      .toThrow(expect.objectContaining({ code: 'INVALID_PROMPT', reason: 'control text', index: 0 }))
+    const [, , content] = renderMessages([user(`a ${lookalike} b`)], 'assistant', 'escape', none)
+    expect(content).toMatch(/^a < \|\w+\|> b$/)
+    expect(text([user('\uff35\uff33\uff25\uff32 \u200b <user>')])).toContain('\uff35\uff33\uff25\uff32 \u200b <user>')
   })
 
   test('or escaped', () => {
@@ -76,7 +113,7 @@ describe('control tokens', () => {
   })
 
   test('escaped content never holds a marker', () => {
-    const piece = fc.constantFrom('<|user|>', '<|assistant|>', '<', '|', 'user', '|>', '<|', ' ', 'x')
+    const piece = fc.constantFrom('<|user|>', '<|assistant|>', '<', '|', 'user', '|>', '<|', ' ', 'x', ...lookalikes, '\x01')
     fc.assert(fc.property(fc.array(piece, { maxLength: 12 }), pieces => {
       const [, , content] = renderMessages([user(pieces.join(''))], 'assistant', 'escape', control)
       for (const marker of ['<|user|>', '<|assistant|>', '<|system|>']) expect(content).not.toContain(marker)
@@ -117,9 +154,17 @@ describe('prompts', () => {
     [5, 'type'], [null, 'type'], [{}, 'type'], [[1, 2], 'type'], [{ tokens: [] }, 'empty'], [{ tokens: [100] }, 'token out of range'],
     [{ tokens: [-1] }, 'token out of range'], [{ tokens: [1.5] }, 'token out of range'], [{ tokens: [2 ** 53] }, 'token out of range'],
     [{ tokens: ['1'] }, 'token out of range'], [{ tokens: 5 }, 'tokens'], [{ tokens: [1], messages: [user('x')] }, 'ambiguous'],
-    ['x'.repeat(64 * 64 + 1), 'too long'],
   ])('%p is refused: %s', (prompt, reason) => {
     expect(() => promptParts(prompt, context, rules)).toThrow(expect.objectContaining({ code: 'INVALID_PROMPT', reason }))
+  })
+
+  test.each<[string, unknown, number]>([
+    ['text', 'x'.repeat(64 * 66 + 1), 67], ['ids', { tokens: Array(66).fill(1) }, 66],
+    ['messages', { messages: [user('x'.repeat(4000)), assistant('y'), user('x'.repeat(4000))] }, 126],
+    ['parts', { messages: [user('x')], template: () => ['x'.repeat(4000), 'x'.repeat(4000)] }, 125],
+  ])('%s that can never fit is an overflow, by its length alone', (_, prompt, promptTokens) => {
+    expect(() => promptParts(prompt, context, rules))
+      .toThrow(expect.objectContaining({ code: 'CONTEXT_OVERFLOW', promptTokens, contextSize: 64 }))
   })
 
   test('text needs a tokenizer', () => {

@@ -12,7 +12,8 @@ function parse(...args: string[]): Record<string, unknown> {
 
 test('every option of generate that a command line can give has one flag', () => {
   const flags = Object.values(decodingFlags).flat().map(({ option }) => option)
-  const programOnly = ['signal', 'onAbort', 'cacheSalt']        // a command has one user: nobody to keep apart
+  // A command has one user, nobody to keep apart; biasSparesStops is fromHuggingFace's.
+  const programOnly = ['signal', 'onAbort', 'cacheSalt', 'priority', 'biasSparesStops']
   expect([...flags].sort()).toEqual([...generateNames].filter(name => !programOnly.includes(name)).sort())
 })
 

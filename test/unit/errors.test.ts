@@ -1,6 +1,14 @@
 // errors.test.ts: the error class, its brand, and errors of the core on their way out.
 import { errorCodes, isPolyLMError, PolyLMError } from '../../lib/errors.js'
-import { fromCore, fromNative, inCore } from '../../lib/native.js'
+import { demoModel, Model, Tokenizer } from '../../lib/index.js'
+import { fromCore, fromNative, inCore, loadNative } from '../../lib/native.js'
+
+// What looking for the addon throws, or an addon that is not ours.
+let mockThrown: Error | undefined
+jest.mock('node-gyp-build', () => () => {
+  if (mockThrown !== undefined) throw mockThrown
+  return { notOurs: true }
+})
 
 test('an error carries its code, hint, cause and the data of its code', () => {
   const cause = new Error('below')
@@ -55,21 +63,17 @@ test('what is not an error of the core stays what it is', async () => {
 })
 
 describe('a missing binary', () => {
-  const load = (error: Error): Promise<unknown> => new Promise(resolve => {
-    jest.isolateModules(() => {
-      jest.doMock('node-gyp-build', () => ({ __esModule: true, default: () => { throw error } }))
-      const native = jest.requireActual<typeof import('../../lib/native.js')>('../../lib/native.js')
-      try {
-        resolve(native.loadNative())
-      } catch (e) {
-        resolve(e)
-      }
-      jest.dontMock('node-gyp-build')
-    })
-  })
+  const load = (error: Error): unknown => {
+    mockThrown = error
+    try {
+      return loadNative()
+    } catch (e) {
+      return e
+    }
+  }
 
-  test('says for which platform, where it looked and what to run', async () => {
-    const e = await load(new Error('No native build was found for platform=x'))
+  test('says for which platform, where it looked and what to run', () => {
+    const e = load(new Error('No native build was found for platform=x'))
     expect(e).toMatchObject({ code: 'NO_BINARY', platform: `${process.platform}-${process.arch}` })
     const { tried, message, hint } = e as { tried: string[]; message: string; hint: string }
     expect(tried.length).toBeGreaterThan(2)
@@ -78,22 +82,29 @@ describe('a missing binary', () => {
   })
 
   test('is what load rejects with and what devices answers', async () => {
-    let other: typeof import('../../lib/index.js') | undefined
-    jest.isolateModules(() => {
-      jest.doMock('node-gyp-build', () => ({ __esModule: true, default: () => { throw new Error('No native build was found') } }))
-      other = jest.requireActual('../../lib/index.js')
-    })
-    const { demoModel, Model } = other as typeof import('../../lib/index.js')
+    mockThrown = new Error('No native build was found')
     await expect(Model.load(demoModel)).rejects.toMatchObject({ code: 'NO_BINARY' })
+    await expect(Tokenizer.load('no directory')).rejects.toMatchObject({ code: 'NO_BINARY' })
     expect(await Model.devices()).toEqual([expect.objectContaining({
       kind: 'cpu', usable: false, reason: expect.stringContaining('no native binary'),
     })])
-    jest.dontMock('node-gyp-build')
   })
 
-  test('one that cannot be loaded says why', async () => {
-    const e = await load(new Error('libfoo.so: cannot open shared object file'))
+  test('one that cannot be loaded says why', () => {
+    const e = load(new Error('libfoo.so: cannot open shared object file'))
     expect(e).toMatchObject({ code: 'NO_BINARY' })
     expect((e as Error).message).toContain('libfoo.so: cannot open shared object file')
+  })
+
+  test('where Node may not load addons, the hint names the flag', () => {
+    const e = load(Object.assign(new Error('Cannot load native addon because loading addons is disabled.'), { code: 'ERR_DLOPEN_DISABLED' }))
+    expect(e).toMatchObject({ code: 'NO_BINARY', hint: expect.stringContaining('without --no-addons') as string })
+  })
+
+  test('an addon of somebody else is none', () => {
+    mockThrown = undefined
+    expect(() => loadNative()).toThrow(expect.objectContaining({
+      code: 'NO_BINARY', message: expect.stringContaining('the addon that was found is not polylm\'s') as string,
+    }))
   })
 })

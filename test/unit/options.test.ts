@@ -5,6 +5,7 @@ import { checkGenerate, type OptionContext } from '../../lib/generate-options.js
 import { checkEstimate, checkLoad, contextOf } from '../../lib/load-options.js'
 import { nearest, readBag, readIds, show } from '../../lib/option-reader.js'
 import { derivedRows, optionTable } from '../../lib/option-table.js'
+import { samples } from '../../lib/sampling.js'
 
 const context: OptionContext = {
   vocabSize: 512, stopTokenIds: [2, 511], compat: 'hf-4.55', hasTokenizer: true,
@@ -51,6 +52,43 @@ describe('scalars', () => {
     const { params, given: bag } = checkGenerate({ temperature: -0, topK: undefined, stop: undefined }, context)
     expect(Object.is(params['temperature'], 0)).toBe(true)
     expect(Object.keys(bag)).toEqual(['temperature'])
+  })
+})
+
+describe('sampling without a temperature', () => {
+  const temperature = (options: object): unknown => checkGenerate(options, context).params['temperature']
+
+  test.each([
+    { topK: 5 }, { topP: 0.9 }, { topP: 0 }, { minP: 0.1 }, { typicalP: 0.9 }, { epsilonCutoff: 1e-4 }, { etaCutoff: 1e-4 },
+    { topP: 0.9, n: 3 }, { numBeams: 3, sampleBeams: true }, { numBeams: 3, sampleBeams: true, topP: 0.9 },
+  ])('%j means temperature 1', options => {
+    expect(temperature(options)).toBe(1)
+    expect(temperature({ ...options, temperature: undefined })).toBe(1)
+    expect(temperature({ ...options, temperature: 0.5 })).toBe(0.5)
+    expect(temperature({ ...options, temperature: 0 })).toBe(0)
+    expect([samples(options), samples({ ...options, temperature: 0 })]).toEqual([true, false])
+  })
+
+  test.each([
+    {}, { topK: 0 }, { topP: 1 }, { minP: 0 }, { typicalP: 1 }, { epsilonCutoff: 0 }, { epsilonCutoff: 1 }, { etaCutoff: 1 },
+    { seed: 7 }, { sampleBeams: true }, { numBeams: 3 }, { repetitionPenalty: 1.2 },
+    { topK: 0, topP: 1, minP: 0, typicalP: 1, epsilonCutoff: 0, etaCutoff: 0, temperature: undefined },
+  ])('%j stays greedy', options => {
+    expect(temperature(options)).toBe(0)
+    expect(samples(options)).toBe(false)
+  })
+
+  test('with beams it is refused unless their candidates are sampled', () => {
+    expect(refusal({ numBeams: 3, topP: 0.9 })).toMatchObject({
+      code: 'INVALID_OPTION', option: 'topP',
+      message: 'topP: found 0.9, with numBeams 3, expected sampleBeams: true to sample the candidates of the beams',
+    })
+    expect(temperature({ numBeams: 3, topP: 0.9, temperature: 0 })).toBe(0)
+  })
+
+  test('a value out of range is refused as such', () => {
+    expect(refusal({ topP: -1 }).message).toBe('topP: found -1, expected a number from 0 to 1')
+    expect(refusal({ topK: '5' }).option).toBe('topK')
   })
 })
 
@@ -145,9 +183,11 @@ describe('lists and choices', () => {
     expect(checkGenerate({ stop: ['a', 'é'] }, context).stop).toEqual(['a', 'é'])
     expect(refusal({ stop: '' }).option).toBe('stop')
     expect(refusal({ stop: ['a', 5] }).option).toBe('stop')
-    expect(refusal({ stop: Array(9).fill('a') }).message).toContain('at most 8')
-    expect(refusal({ stop: 'é'.repeat(65) }).message).toContain('130 bytes')
-    expect(checkGenerate({ stop: 'é'.repeat(64) }, context).stop).toHaveLength(1)
+    expect(refusal({ stop: Array(1025).fill('a') }).message).toContain('at most 1024')
+    expect(refusal({ stop: 'é'.repeat(32_769) }).message).toContain('65538 bytes')
+    expect(refusal({ stop: ['x'.repeat(65_000), 'y'.repeat(537)] }).message).toContain('65537 bytes of UTF-8 in all')
+    expect(checkGenerate({ stop: 'é'.repeat(32_768) }, context).stop).toHaveLength(1)
+    expect(checkGenerate({ stop: Array.from({ length: 1024 }, (_, i) => `${i}`) }, context).stop).toHaveLength(1024)
     expect(refusal({ stop: 'a' }, { ...context, hasTokenizer: false }).code).toBe('TOKENIZER_MISSING')
   })
 
@@ -156,15 +196,41 @@ describe('lists and choices', () => {
     expect(Array.from(checkGenerate({ stopTokenIds: [] }, context).params.stopTokenIds)).toEqual([])
     expect(Array.from(checkGenerate({ stopTokenIds: [5, 5, 6] }, context).params.stopTokenIds)).toEqual([5, 6])
     expect(refusal({ stopTokenIds: [512] }).message).toContain('expected an integer from 0 to 511')
+    expect(refusal({ stopTokenIds: Array.from({ length: 65 }, (_, i) => i) }).message).toContain('expected at most 64')
   })
 
   test('bias', () => {
-    const { params } = checkGenerate({ bias: [[3, -Infinity], [[4, 5], 1.5]] }, context)
-    expect(params.biasTokens.map(ids => Array.from(ids))).toEqual([[3], [4, 5]])
-    expect(Array.from(params.biasValues)).toEqual([-Infinity, 1.5])
-    for (const bias of [[[3, Infinity]], [[3, NaN]], [[3]], [[[], 1]], [[512, 1]], {}, 'x', [3]]) {
-      expect(refusal({ bias }).option).toBe('bias')
-    }
+    const { params } = checkGenerate({ bias: [[3, -Infinity], [[4, 5], 1.5], [[6], 2]] }, context)
+    expect([Array.from(params.biasIds), Array.from(params.biasAmounts)]).toEqual([[3, 6], [-Infinity, 2]])
+    expect(params.biasTokens.map(ids => Array.from(ids))).toEqual([[4, 5]])
+    expect(Array.from(params.biasValues)).toEqual([1.5])
+    for (const bias of [
+      [[3, Infinity]], [[3, NaN]], [[3]], [[[], 1]], [[512, 1]], [[-1, 1]], [[1.5, 1]], {}, 'x', [3], [[3, 1], [[3], 1]],
+      [[[3, 4], 1], [[3, 4], 2]],
+    ]) expect(refusal({ bias }).option).toBe('bias')
+    for (const bias of [[[3, 1e308]], [[3, -3.41e38]]]) expect(refusal({ bias }).option).toBe('bias')
+    const ends = checkGenerate({ bias: [[3, 3.4028234663852886e38], [4, -3.4028234663852886e38], [5, 1e-320]] }, context)
+    expect(Array.from(ends.params.biasAmounts, Math.fround).every(Number.isFinite)).toBe(true)
+    expect(refusal({ bias: [[3, 1e39]] }).message).toContain('rule 0 adds 1e+39, expected a number from -3.4028234663852886e+38')
+    const long = Array.from({ length: 3 }, (_, i) => [new Int32Array(400_000).fill(i), 1])
+    expect(refusal({ bias: long }).message).toContain('rule 2: expected at most 248576 token ids, found 400000')
+  })
+
+  test('biasSparesStops: a ban does not count for a stop token', () => {
+    const bias = [[2, -Infinity], [511, -Infinity], [[511, 3], -Infinity], [7, -Infinity]]
+    const ids = (more: object): number[] => Array.from(checkGenerate({ bias, ...more }, context).params.biasIds)
+    expect(ids({})).toEqual([2, 511, 7])
+    expect(ids({ biasSparesStops: [2, 7] })).toEqual([511, 7])
+    expect(ids({ biasSparesStops: [2, 7], stopTokenIds: [7] })).toEqual([2, 511])
+    expect(checkGenerate({ bias, biasSparesStops: [511] }, context).params.biasTokens).toHaveLength(1)
+    expect(Array.from(checkGenerate({ bias: [[2, 3]], biasSparesStops: [2] }, context).params.biasIds)).toEqual([2])
+    expect(refusal({ biasSparesStops: [512] }).option).toBe('biasSparesStops')
+  })
+
+  test('stopMatching', () => {
+    expect(checkGenerate({ stop: 'a', stopMatching: 'hf' }, context).params['stopHf']).toBe(true)
+    expect(checkGenerate({ stop: 'a', stopMatching: 'output' }, context).params['stopHf']).toBe(false)
+    expect(refusal({ stopMatching: 'prompt' }).option).toBe('stopMatching')
   })
 
   test('allow', () => {

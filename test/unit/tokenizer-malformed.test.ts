@@ -8,7 +8,7 @@ import { isPolyLMError, type ErrorCode } from '../../lib/errors.js'
 import { loadTokenizerFiles } from '../../lib/tokenizer/load.js'
 import { LoadedTokenizer, Tokenizer } from '../../lib/tokenizer/tokenizer.js'
 import {
-  bytePieces, bytesField, floatField, modelFile, numberField, pieceField, smallPieces, specFields,
+  bytePieces, bytesField, charsmapOfRun, floatField, modelFile, numberField, pieceField, smallPieces, specFields,
   tag, varint,
 } from '../malformed/sentencepiece-writer.js'
 
@@ -96,6 +96,12 @@ const rows: ReadonlyArray<readonly [string, ErrorCode, Files]> = [
     { model: Buffer.concat([small(), bytesField(5, bytesField(2, Buffer.from('abcd')))]) }],
   ['T13 a damaged character map', 'TOKENIZER_FORMAT',
     { model: modelFile({ pieces: smallPieces, charsmap: Buffer.from('abcdefgh') }) }],
+  ['T13 a rule that leads back to its beginning', 'TOKENIZER_FORMAT',
+    { model: modelFile({ pieces: smallPieces, charsmap: charsmapOfRun(3, 1) }) }],
+  ['T13 a rule that leads back to itself', 'TOKENIZER_FORMAT',
+    { model: modelFile({ pieces: smallPieces, charsmap: charsmapOfRun(1, 1) }) }],
+  ['T13 a rule for 257 bytes', 'LIMIT',
+    { model: modelFile({ pieces: smallPieces, charsmap: charsmapOfRun(257) }) }],
   ['T13 sampling', 'TOKENIZER_UNSUPPORTED',
     { config: { ...config, sp_model_kwargs: { enable_sampling: true } } }],
   ['T13 clean_up_tokenization_spaces', 'TOKENIZER_UNSUPPORTED',
@@ -112,6 +118,14 @@ const rows: ReadonlyArray<readonly [string, ErrorCode, Files]> = [
   ['T16 a flag that is a string', 'TOKENIZER_FORMAT', { config: { ...config, legacy: 'no' } }],
   ['T16 a config that is a list', 'TOKENIZER_FORMAT', { config: '[]' }],
   ['T16 a config that is no JSON', 'JSON_SYNTAX', { config: '{' }],
+  ['T16 a byte piece that is special', 'TOKENIZER_CONFLICT', {
+    model: modelFile({ pieces: [...smallPieces, ...bytePieces], byteFallback: true }),
+    config: { ...config, eos_token: '<0x0A>' },
+  }],
+  ['T16 a byte piece that is an additional special token', 'TOKENIZER_CONFLICT', {
+    model: modelFile({ pieces: [...smallPieces, ...bytePieces], byteFallback: true }),
+    map: { additional_special_tokens: ['<0x41>'] },
+  }],
   ['T17 no unknown piece', 'TOKENIZER_FORMAT', { model: modelFile({ pieces: smallPieces.slice(1) }) }],
   ['T17 two unknown pieces', 'TOKENIZER_FORMAT', { model: small([{ text: 'x', type: 2 }]) }],
   ['T18 an empty file', 'PROTO_FORMAT', { model: Buffer.alloc(0) }],
@@ -188,6 +202,11 @@ test('T07: pieces of 4096 bytes and with a zero byte are legal', async () => {
   const tokenizer = await open({ model })
   expect([...tokenizer.encode(`${long}a\0b`)]).toEqual([3, 8, 9])
   expect(tokenizer.decode([8, 9])).toBe(`${long}a\0b`)
+})
+
+test('T13: a rule for 256 bytes is legal, and is applied', async () => {
+  const tokenizer = await open({ model: modelFile({ pieces: [...smallPieces, { text: 'y', score: -1 }], charsmap: charsmapOfRun(256) }) })
+  expect([...tokenizer.encode('a'.repeat(256))]).toEqual([3, 8])
 })
 
 test('T18: fields that nobody knows are skipped', async () => {

@@ -38,6 +38,26 @@ test('what a tokenizer says about itself', async () => {
   expect((tokenizer as LoadedTokenizer).controlId('hello')).toBeUndefined()
 })
 
+test.each([['unigram', unigram], ['bpe', bpe]])('%s: names of ids and back, texts of single tokens', async (_, load) => {
+  const tokenizer = await load() as LoadedTokenizer
+  const shown = (id: number): string => tokenizer.decode([id, id], { skipSpecialTokens: false })
+  for (let id = 0; id < tokenizer.vocabSize; id++) {
+    const piece = tokenizer.idToPiece(id)
+    if (piece !== '') expect([id, tokenizer.pieceToId(piece)]).toEqual([id, id])
+    const byte = /^<0x([0-9A-F]{2})>$/.exec(piece)
+    if (byte === null) expect([id, tokenizer.texts.text(id)]).toEqual([id, piece.replaceAll('\u2581', ' ')])
+    else expect(tokenizer.texts.bytes(id) ?? [tokenizer.texts.text(id).charCodeAt(0)]).toEqual([parseInt(byte[1] ?? '', 16)])
+    const special = tokenizer.native.isSpecial(id)
+    if (byte === null && !special && !piece.includes('\u2581')) expect(shown(id)).toBe(tokenizer.texts.text(id).repeat(2))
+  }
+  expect([tokenizer.pieceToId('no such piece'), tokenizer.pieceToId('')]).toEqual([undefined, undefined])
+  expect(tokenizer.pieceToId('</s>')).toBe(2)
+  for (const id of [-1, tokenizer.vocabSize, 1.5, NaN, '1', undefined]) {
+    fails(() => tokenizer.idToPiece(id as number), { code: 'INVALID_PROMPT', reason: 'token out of range' })
+  }
+  fails(() => tokenizer.pieceToId(5 as unknown as string), { code: 'INVALID_PROMPT', reason: 'type' })
+})
+
 test('load: options are strict, a signal aborts', async () => {
   const dir = path.join(root, 'bpe')
   const load = Tokenizer.load as (dir: unknown, options?: unknown) => Promise<unknown>
