@@ -82,7 +82,24 @@ export function engineTables(results: Results): string {
       ['first token after 1,500 tokens', `${ms(prefix['uncached'])} uncached`, `${ms(prefix['cached'])} cached`],
       ['KV cache of a prompt of 2,000 tokens and its output', `${single['KV MiB']} MiB for one sequence`, `${beams['KV MiB']} MiB for ${beams['beams']} beams`],
       ['log-likelihood of 4 choices after 1,000 tokens', `${ms(choices['separately'])} one after the other`, `${ms(choices['shared'])} together`],
-    ])
+    ]) + engineOthers(results)
+}
+
+const knownTables = [
+  'aggregate decode', 'time to first token, ms', 'first token behind a beginning of 1500 tokens, ms', 'memory of a prompt of 2000 tokens',
+  'log-likelihood of 4 choices behind 1000 tokens, ms', 'guessed tokens (speculate)',
+]
+
+/** Tables of engine.json that have no form of their own above: shown as they are, so that none is left out. */
+export function engineOthers({ engine }: Results): string {
+  const others = Object.entries(engine).filter(([name, value]) => Array.isArray(value) && !knownTables.includes(name))
+  return others.map(([name, value]) => {
+    const rows = value as ReadonlyArray<Readonly<Record<string, number | string>>>
+    const head = [...new Set(rows.flatMap(row => Object.keys(row)))]
+    const cell = (content: number | string | undefined): string =>
+      (typeof content !== 'number' ? content ?? '' : Number.isInteger(content) ? count(content) : three(content))
+    return `\n${name.replace(/^./, c => c.toUpperCase())}:\n\n` + markdown(head, rows.map(row => head.map(key => cell(row[key]))))
+  }).join('')
 }
 
 interface Guessing { readonly task: string; readonly off: number; readonly lookup: number; readonly perStep: number; readonly ratio: number }

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { publish } from '../../benchmarks/published/main.js'
 import { blocks, fill, files, handwritten, outputs, pages, shown } from '../../benchmarks/published/pages.js'
+import { engineTables } from '../../benchmarks/published/cpu.js'
 import { gpuChart, gpuPage, gpuShort } from '../../benchmarks/published/gpu.js'
 import { readResults } from '../../benchmarks/published/results.js'
 import { between, binary, duration, percent, ranged, three, times } from '../../benchmarks/published/rules.js'
@@ -36,6 +37,12 @@ test('every block is shown, and a result that changes changes the page', () => {
   const faster = { ...results, bench: { ...results.bench, results: results.bench.results.map(row => ({ ...row, eventLoopDelayMs: 99 })) } }
   expect(fill('README.md', read('README.md'), faster)).toContain('Event-loop delay at p99: 99 ms')
   expect(() => fill('x.md', '<!-- published luck -->\n<!-- /published -->', results)).toThrow('luck')
+})
+
+test('a table of engine.json that is new is published, too', () => {
+  const engine = { ...results.engine, 'waits, ms': [{ call: '1 token', alone: 0.6123, together: 20 }] }
+  expect(engineTables({ ...results, engine })).toContain('\nWaits, ms:\n\n| call | alone | together |\n| --- | --- | --- |\n| 1 token | 0.612 | 20 |\n')
+  expect(engineTables(results)).not.toContain('Waits')
 })
 
 test('a GPU run without PyTorch or a second run is published as what it is', () => {
