@@ -32,9 +32,9 @@ struct DeviceReport {
 };
 std::vector<DeviceReport> list_devices();
 
-// What "auto" takes: the usable and proven GPU with the most free memory, if the model fits it; else
-// the CPU, and why. A GPU is proven when the kernels for its architecture passed every test on one
-// (kProven in backends.cc). Pure.
+// What "auto" takes: the usable and proven GPU with the most free memory, if the model fits it;
+// else the CPU, and why. A GPU is proven when the kernels for its architecture passed every test
+// on one (kProven in backends.cc). Pure.
 struct DeviceChoice {
   std::string device = "cpu";
   std::string reason;  // why not something better, "" when there is nothing to say

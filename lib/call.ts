@@ -63,11 +63,17 @@ export function startCall(
     prefill: (done, total) => { if (!ended) listener.prefill?.(done, total) },
     delta: (output, text, tokens) => { if (!ended) listener.delta?.(output, text, tokens) },
     finished: result => { end(() => { resolve(result) }) },
-    failed: error => { end(() => { reject(withCaller(error, caller)) }) },
+    failed: error => { end(() => { reject(withCaller(judged(error, engine), caller)) }) },
   })
   if (signal?.aborted === true) follow()
   else if (signal !== undefined) unlink = onAbort(signal, follow)
   return { result: promise, cancel }
+}
+
+// An internal failure of one request is not the model's: others go on.
+function judged(error: unknown, engine: Engine): unknown {
+  if (!isPolyLMError(error, 'INTERNAL') || engine.native.stats().state === 'failed') return error
+  return new PolyLMError('INTERNAL', error.message, { hint: error.hint, cause: error, fatal: false })
 }
 
 // An error comes out of the engine's loop; its stack shows who asked instead.

@@ -30,6 +30,8 @@ export interface ErrorData {
   /** What to try next, as one sentence. */
   readonly hint?: string | undefined
   readonly cause?: unknown
+  /** Whether the model must be loaded again. @default by the code */
+  readonly fatal?: boolean | undefined
   readonly [field: string]: unknown
 }
 
@@ -74,12 +76,12 @@ export class PolyLMError extends Error {
   readonly [field: string]: unknown
 
   constructor(code: ErrorCode, message: string, data: ErrorData = {}) {
-    const { hint, cause, ...fields } = data
+    const { hint, cause, fatal, ...fields } = data
     super(printableLines(message), cause === undefined ? undefined : { cause })
     this.code = code
     if (hint !== undefined) this.hint = printableLines(hint)
     this.retryable = retryableCodes.has(code)
-    this.fatal = fatalCodes.has(code)
+    this.fatal = fatal ?? fatalCodes.has(code)
     for (const [name, value] of Object.entries(fields)) if (!(name in this)) Object.assign(this, { [name]: value })
     Object.defineProperty(this, brand, { value: true })
     headStack(this)
@@ -98,8 +100,8 @@ export class PolyLMError extends Error {
     const { code, hint, retryable, fatal, ...fields } = this as PolyLMError & { cause?: unknown }
     const data = Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, jsonSafe(value)]))
     return {
-      name: 'PolyLMError', code, message: this.message, ...(hint === undefined ? {} : { hint }), retryable, fatal, ...data,
-      ...(this.cause === undefined ? {} : { cause: jsonSafe(this.cause) }),
+      name: 'PolyLMError', code, message: this.message, ...(hint === undefined ? {} : { hint }), retryable, fatal,
+      ...data, ...(this.cause === undefined ? {} : { cause: jsonSafe(this.cause) }),
     }
   }
 }
@@ -123,7 +125,9 @@ function headStack(error: PolyLMError): void {
  *
  * @example if (isPolyLMError(e, 'QUEUE_FULL')) await delay(e.retryAfterMs)
  */
-export function isPolyLMError<C extends ErrorCode = ErrorCode>(e: unknown, ...codes: readonly C[]): e is PolyLMErrorOf<C> {
+export function isPolyLMError<C extends ErrorCode = ErrorCode>(
+  e: unknown, ...codes: readonly C[]
+): e is PolyLMErrorOf<C> {
   try {
     if (typeof e !== 'object' || e === null) return false
     const { name, code, message } = e as { name?: unknown; code?: unknown; message?: unknown }

@@ -283,7 +283,8 @@ function readRule(rule: unknown, i: number, complain: (reason: string) => PolyLM
   }
   const [target, amount] = [rule[0], rule[1]]
   if (typeof amount === 'number' && (amount === -Infinity || Math.abs(amount) <= maxBiasValue)) return [target, amount]
-  throw complain(`rule ${i} adds ${show(amount)}, expected a number from -${maxBiasValue} to ${maxBiasValue} or -Infinity`)
+  throw complain(
+    `rule ${i} adds ${show(amount)}, expected a number from -${maxBiasValue} to ${maxBiasValue} or -Infinity`)
 }
 
 function checkOnce(

@@ -1,7 +1,7 @@
 // here.ts: the folder of the package, in both module systems and inside of other people's bundles, where it is beside
-// the bundle's. Traps: nothing here may throw; a bundle that cannot work says so at the first call (native.ts), not when
-// it is imported. In CommonJS __dirname is asked first: bundlers leave import.meta.url undefined there, and its usual
-// replacement breaks in folders with '#' or '%'. One expression, so that tools that trace files (Next.js) can follow it.
+// the bundle's. Traps: nothing here may throw; a bundle that cannot work says so at the first call (native.ts), not
+// when it is imported. In CommonJS __dirname is asked first: bundlers leave import.meta.url undefined there, and its
+// usual replacement breaks in folders with '#' or '%'. It is one expression that tools that trace files can follow.
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 

@@ -11,7 +11,7 @@ import { isPolyLMError, PolyLMError } from './errors.js'
 import { EventRouter } from './events.js'
 import { contextOf, type CheckedLoad } from './load-options.js'
 import type { LoadProgress } from './options.js'
-import { checkMemory, freeMemory, kvTokens, matrixBytesOf, modelSizes } from './memory.js'
+import { checkMemory, freeMemory, kvTokens, matrixBytesOf, modelSizes, weightBytes } from './memory.js'
 import type { LoadedParts, ModelInfo } from './model.js'
 import {
   fromCore, fromNative, inCore, loadNative, type NativeConfig, type NativeLoad, type NativeTable, type NativeWeights,
@@ -136,13 +136,12 @@ interface ReadWeights {
 async function readWeights(source: Source, checked: CheckedLoad, stop: Stop): Promise<ReadWeights> {
   stop.signal.throwIfAborted()
   const { config } = source
-  const sizes = modelSizes(config, checked.precision === 'fp32' ? 4 : 2, checked, config.contextSize)
   const load: NativeLoad = {
     config: toNativeConfig(config),
     device: checked.device,
     precision: checked.precision,
     threads: checked.threads,
-    neededBytes: sizes.weights,
+    neededBytes: weightBytes(config, checked.precision === 'fp32' ? 4 : 2),
     ...source.weights,
   }
   let read = 0
@@ -196,8 +195,8 @@ async function openTokenizer(
 async function roomForKv(
   config: ModelConfig, checked: CheckedLoad, contextSize: number, weights: NativeWeights,
 ): Promise<number> {
-  const { kvPerToken, workspace } = modelSizes(config, 2, checked, contextSize)
-  const { blockTokens, kind, index } = weights.device
+  const { blockTokens, kind, index, isa } = weights.device
+  const { kvPerToken, workspace } = modelSizes(config, 2, checked, contextSize, isa)
   const placed = kind === 'cuda' ? `cuda:${index}` : kind
   const { free } = checked.kvMemory === undefined ? await freeMemory(placed, 0) : { free: undefined }
   const afterWorkspace = free === undefined ? undefined : Math.max(0, free - workspace)

@@ -36,20 +36,30 @@ const extraListed = 4096
 const rowPadding = 32
 const workerBytes = 1.5 * 2 ** 20
 
-/** Bytes of weights, workspace and of one token of KV cache. */
-export function modelSizes(
-  config: ModelConfig, matrixBytes: number, checked: CheckedEstimate, contextSize: number,
-): ModelSizes {
-  const { layers, heads, hiddenSize: c, innerSize: f, vocabSize: v } = config
-  const actBytes = checked.precision === 'fp32' ? 4 : 2
+/** Instruction sets that multiply bfloat16: only there are activations kept in it. A GPU's name begins with sm_. */
+const halfActivations = /^(avx512bf16|amx|neonbf16|sm_\d+)$/
+
+/** Bytes of weights. */
+export function weightBytes(config: ModelConfig, matrixBytes: number): number {
+  const { layers, hiddenSize: c, innerSize: f, vocabSize: v } = config
   const outputHeads = config.tieWordEmbeddings ? 1 : 2
   const matrices = layers * (4 * c * c + 2 * c * f) + outputHeads * v * c + config.contextSize * c
   const vectors = layers * (9 * c + f) + 2 * c
+  return matrices * matrixBytes + vectors * 4
+}
+
+/** Bytes of weights, workspace and of one token of KV cache; `isa` is the instruction set of the device. */
+export function modelSizes(
+  config: ModelConfig, matrixBytes: number, checked: CheckedEstimate, contextSize: number, isa: string,
+): ModelSizes {
+  const { layers, heads, hiddenSize: c, innerSize: f, vocabSize: v } = config
+  const kvBytes = checked.precision === 'fp32' ? 4 : 2
+  const actBytes = checked.precision === 'fp32' || !halfActivations.test(isa) ? 4 : 2
   const headSize = Math.ceil(c / heads / 32) * 32
   return {
-    weights: matrices * matrixBytes + vectors * 4,
+    weights: weightBytes(config, matrixBytes),
     workspace: workspaceBytes(c, f, v, actBytes, checked.maxSequences, contextSize),
-    kvPerToken: 2 * layers * heads * headSize * actBytes,
+    kvPerToken: 2 * layers * heads * headSize * kvBytes,
   }
 }
 
@@ -87,31 +97,31 @@ export function nativeDevices(): Promise<NativeDevice[]> {
 }
 
 /**
- * The device that `device` means for a model whose weights take `weightBytes`: for 'auto' the rule of choose_device in
+ * The device that `device` means for a model whose weights take so many bytes: for 'auto' the rule of choose_device in
  * csrc/backends.h.
  */
 export function deviceFor(
-  devices: readonly NativeDevice[], device: string, weightBytes: number,
+  devices: readonly NativeDevice[], device: string, weights: number,
 ): { kind: string; found: NativeDevice | undefined } {
   const cpu = devices.find(({ kind }) => kind === 'cpu')
   const gpus = devices.filter(({ kind }) => kind === 'cuda')
   if (device === 'auto') {
     const best = gpus.reduce<NativeDevice | undefined>((most, gpu) =>
       gpu.usable && gpu.proven && gpu.freeBytes > (most?.freeBytes ?? -1) ? gpu : most, undefined)
-    if (best !== undefined && best.freeBytes >= weightBytes) return { kind: `cuda:${gpus.indexOf(best)}`, found: best }
+    if (best !== undefined && best.freeBytes >= weights) return { kind: `cuda:${gpus.indexOf(best)}`, found: best }
     return { kind: 'cpu', found: cpu }
   }
   if (device.startsWith('cuda')) return { kind: device, found: gpus[Number(device.split(':')[1] ?? 0)] }
   return { kind: device, found: cpu }    // 'cpu', and 'ref', which computes there
 }
 
-/** Free memory where `device` would run a model whose weights take `weightBytes`. */
+/** Where `device` would run a model whose weights take so many bytes, and what is free there. */
 export async function freeMemory(
-  device: string, weightBytes: number,
-): Promise<{ kind: string; free: number | undefined }> {
-  const { kind, found } = deviceFor(await nativeDevices(), device, weightBytes)
+  device: string, weights: number,
+): Promise<{ kind: string; isa: string; free: number | undefined }> {
+  const { kind, found } = deviceFor(await nativeDevices(), device, weights)
   const free = found !== undefined && found.memoryBytes > 0 ? found.freeBytes : undefined   // 0: none is free
-  return { kind, free: free ?? (kind === 'cpu' ? freeHere() : undefined) }
+  return { kind, isa: found?.isa ?? '', free: free ?? (kind === 'cpu' ? freeHere() : undefined) }
 }
 
 function freeHere(): number {
@@ -129,8 +139,8 @@ export async function estimateMemory(
 async function estimate(
   config: ModelConfig, matrixBytes: number, checked: CheckedEstimate, contextSize: number,
 ): Promise<MemoryEstimate> {
-  const sizes = modelSizes(config, matrixBytes, checked, contextSize)
-  const { kind, free } = await freeMemory(checked.device, sizes.weights)
+  const { kind, isa, free } = await freeMemory(checked.device, weightBytes(config, matrixBytes))
+  const sizes = modelSizes(config, matrixBytes, checked, contextSize, isa)
   const afterWeights = free === undefined ? undefined : Math.max(0, free - sizes.weights - sizes.workspace)
   const kv = kvTokens(checked, contextSize, sizes.kvPerToken, afterWeights) * sizes.kvPerToken
   const total = sizes.weights + sizes.workspace + kv
@@ -146,7 +156,7 @@ async function estimate(
 export async function checkMemory(
   config: ModelConfig, matrixBytes: number, checked: CheckedEstimate, contextSize: number,
 ): Promise<void> {
-  const { free } = await freeMemory(checked.device, modelSizes(config, matrixBytes, checked, contextSize).weights)
+  const { free } = await freeMemory(checked.device, weightBytes(config, matrixBytes))
   if (free === undefined) return
   const { total, weights, kv, workspace } = await estimate(config, matrixBytes, checked, contextSize)
   if (total <= free) return

@@ -172,9 +172,9 @@ export interface GenerateOptions extends PromptOptions {
   // ---- Constraints
   /**
    * Added to the score of a token, or of the last token of a sequence when the tokens before it were
-   * just produced. A number that float32 holds (up to 3.4e38 in size); `-Infinity` bans. Each token or sequence once; up to a
-   * rule for every token of the vocabulary (1,048,576 token ids in all; more than 1,024 rules cost a look at every token in each
-   * step).
+   * just produced. A number that float32 holds (up to 3.4e38 in size); `-Infinity` bans. Each token or sequence
+   * once; up to a rule for every token of the vocabulary (1,048,576 token ids in all; more than 1,024 rules cost a
+   * look at every token in each step).
    * @default none
    */
   readonly bias?: ReadonlyArray<readonly [number | ArrayLike<number>, number]> | undefined

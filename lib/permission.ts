@@ -4,7 +4,8 @@
 export type PermissionFlag = '--allow-fs-read' | '--allow-fs-write'
 
 // By its member: the error may come from another realm.
-const codeOf = (e: unknown): unknown => (typeof e === 'object' && e !== null ? (e as { code?: unknown }).code : undefined)
+const codeOf = (e: unknown): unknown =>
+  (typeof e === 'object' && e !== null ? (e as { code?: unknown }).code : undefined)
 
 /** True for what Node throws where its permission model forbids a file. */
 export const isDenied = (e: unknown): boolean => codeOf(e) === 'ERR_ACCESS_DENIED'

@@ -3,6 +3,7 @@
 // Trap: with template 'none' messages that were given together are one text; `joined` keeps them together.
 import type { Message } from './chat.js'
 import type { NativePart } from './native.js'
+import type { GenerateOutput } from './result.js'
 
 /** A message, and with template 'none' what it adds to the text. */
 export interface Entry {
@@ -139,4 +140,12 @@ function cutEntry(entry: Entry | undefined, before: Int32Array, kept: Int32Array
   const startsWithText = before.length === 0 && entry?.parts[0] !== undefined && 'text' in entry.parts[0]
   const parts: NativePart[] = startsWithText ? [{ text: '', parseSpecial: false }, ids] : [ids]
   return entryOf(entry?.message.role ?? 'user', content, parts)
+}
+
+/** The answer as it goes on: its tokens without the stop token; as text when a stop string cut it. */
+export function answerParts(output: GenerateOutput | undefined): NativePart[] {
+  if (output === undefined) return []
+  if (typeof output.stoppedBy === 'string') return [{ text: output.text, parseSpecial: false }]
+  const ids = typeof output.stoppedBy === 'number' ? output.tokens.slice(0, -1) : output.tokens
+  return ids.length === 0 ? [] : [{ ids, control: false }]
 }

@@ -21,7 +21,8 @@ import {
 import type { GenerateOutput, GenerateResult } from './result.js'
 import { checkPath, encodeSession, readSession, writeWhole } from './session-file.js'
 import {
-  entryOf, joinedEntries, messagesOf, partsOf, textLengthOf, turnsOf, withoutOldest, withoutTokens, withoutTurns,
+  answerParts, entryOf, joinedEntries, messagesOf, partsOf, textLengthOf, turnsOf, withoutOldest, withoutTokens,
+  withoutTurns,
   type Entry, type State,
 } from './session-state.js'
 import type {
@@ -238,6 +239,8 @@ class Conversation implements Session {
       const stop = linkedController(own, this.#end.signal)
       try {
         return await work(stop.signal)
+      } catch (e) {
+        throw isPolyLMError(e, 'CONTEXT_OVERFLOW') ? overflowOf(e, this.#settings.onOverflow) : e
       } finally {
         stop.release()
       }
@@ -470,6 +473,14 @@ function textOfMessage(message: unknown): string {
     "template 'none'")
 }
 
+// The engine's hint names an option that sessions do not take.
+function overflowOf(e: PolyLMError, onOverflow: Settings['onOverflow']): PolyLMError {
+  const { promptTokens, maxTokens, contextSize } = e
+  const drop = onOverflow === 'error' ? ", or create the session with onOverflow: 'dropOldestTurns'" : ''
+  const hint = `shorten the message, lower maxTokens, rewind${drop}`
+  return new PolyLMError('CONTEXT_OVERFLOW', e.message, { promptTokens, maxTokens, contextSize, hint, cause: e })
+}
+
 const readOverflow = (bag: OptionBag): Settings['onOverflow'] | undefined => readChoice(bag, 'onOverflow', overflows)
 
 const disposed = (): PolyLMError => new PolyLMError('DISPOSED', 'the session was disposed')
@@ -480,12 +491,4 @@ function readSystem(value: unknown, template: Template): readonly Message[] {
   if (typeof template === 'function') return [{ role: 'system', content: value }]
   throw invalidOption('system', value, `the template '${template}' has no place for a system message`,
     'put the instruction into the first message, or use a template function')
-}
-
-// The answer as it goes on: its tokens without the stop token; as text when a stop string cut it.
-function answerParts(output: GenerateOutput | undefined): NativePart[] {
-  if (output === undefined) return []
-  if (typeof output.stoppedBy === 'string') return [{ text: output.text, parseSpecial: false }]
-  const ids = typeof output.stoppedBy === 'number' ? output.tokens.slice(0, -1) : output.tokens
-  return ids.length === 0 ? [] : [{ ids, control: false }]
 }

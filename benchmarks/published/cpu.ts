@@ -102,6 +102,20 @@ export function engineOthers({ engine }: Results): string {
   }).join('')
 }
 
+/** How long one call waits beside others, of two versions. */
+export function turnsTable({ turns }: Results): string {
+  const { before, after, cpu: processor, cores, date } = turns
+  const of = (version: typeof before): typeof before['one call beside others, demo model'] => version['one call beside others, demo model']
+  const show = (line: { ms: number; 'ms, worst': number; steps: number } | undefined): string[] => (line === undefined ? ['not measured', '']
+    : [`${duration(line.ms)}${line['ms, worst'] > line.ms ? ` (worst ${duration(line['ms, worst'])})` : ''}`, count(line.steps)])
+  const rows = of(after).map(line => {
+    const earlier = of(before).find(({ tokens, beside }) => tokens === line.tokens && beside === line.beside)
+    return [line.tokens === 1 ? '1 token' : `${line.tokens} tokens`, line.beside, ...show(earlier), ...show(line)]
+  })
+  return `${cores} cores of a shared ${processor}, ${date}; medians of ${after.repeats} runs, before (commit ${before.commit ?? 'unknown'}) of ${before.repeats}.\n\n` +
+    markdown(['call of', 'beside', 'before', 'steps', 'now', 'steps'], rows)
+}
+
 interface Guessing { readonly task: string; readonly off: number; readonly lookup: number; readonly perStep: number; readonly ratio: number }
 
 function guessing({ engine }: Results): Array<Guessing & { readonly model: string }> {

@@ -28,6 +28,7 @@ export const blocks: Readonly<Record<string, Block>> = {
   'gpu-summary': { from: `${results}/gpu-h200.json`, text: gpuShort },
   'bench': { from: `${results}/bench.json and observations.json`, text: cpu.benchLong },
   'engine': { from: `${results}/engine.json`, text: cpu.engineTables },
+  'turns': { from: `${results}/turns.json`, text: cpu.turnsTable },
   'speculate': { from: `${results}/engine.json and observations.json`, text: cpu.speculateTable },
   'peers': { from: `${results}/peers.json`, text: ({ peers }) => peerMarkdown(peers) },
   'peers-notes': { from: `${results}/peers.json and observations.json`, text: cpu.peersNotes },

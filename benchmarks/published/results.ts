@@ -20,6 +20,27 @@ export interface EngineReport {
   readonly 'guessed tokens (speculate)': ReadonlyArray<Readonly<Record<string, number | string>>>
 }
 
+/** One call's wait in turns.json. */
+export interface TurnLine {
+  readonly 'tokens': number
+  readonly 'beside': string
+  readonly 'ms': number
+  readonly 'ms, worst': number
+  readonly 'steps': number
+}
+
+interface Turns { readonly 'commit'?: string; readonly 'repeats': number; readonly 'one call beside others, demo model': readonly TurnLine[] }
+
+/** turns.json: the same waits of two versions. */
+export interface TurnsReport {
+  readonly cpu: string
+  readonly cores: number
+  readonly node: string
+  readonly date: string
+  readonly before: Turns
+  readonly after: Turns
+}
+
 /** A line of gemm.json or onednn.json. */
 export interface ProductLine {
   readonly name: string
@@ -72,6 +93,7 @@ export interface Observation {
 export interface Results {
   readonly bench: BenchReport
   readonly engine: EngineReport
+  readonly turns: TurnsReport
   readonly peers: PeerReport
   readonly gemm: readonly ProductLine[]
   readonly onednn: readonly ProductLine[]
@@ -87,7 +109,8 @@ export function readResults(root: string): Results {
   const lines = (name: string): ProductLine[] =>
     text(name).split('\n').filter(line => line.startsWith('{')).map(line => JSON.parse(line) as ProductLine)
   return {
-    bench: json('results/bench.json'), engine: json('results/engine.json'), peers: json('results/peers.json'),
+    bench: json('results/bench.json'), engine: json('results/engine.json'), turns: json('results/turns.json'),
+    peers: json('results/peers.json'),
     gemm: lines('results/gemm.json'), onednn: lines('results/onednn.json'),
     gpu: json('results/gpu-h200.json'), goals: json('gpu/goals.json'), observations: json('results/observations.json'),
   }

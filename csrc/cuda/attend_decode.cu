@@ -51,9 +51,9 @@ __device__ __forceinline__ float* partial_of(const AttendCall& p, int index, int
   return p.partial + at * part_floats(p.padded);
 }
 
-// The part of 32 keys: the highest score, the sum of exponentials and the weighted sums of V. With
-// lane = 4g + t, every t of a g has the same: the scores of keys 4g .. 4g+3, and of each 16 channels
-// numbers g and g + 8.
+// The part of 32 keys: the highest score, the sum of exponentials, the weighted sums of V. With
+// lane = 4g + t, every t of a g has the same: the scores of keys 4g .. 4g+3, and of each 16
+// channels numbers g and g + 8.
 template <int kD32>
 struct WarpPart {
   float highest;

@@ -15,8 +15,8 @@ namespace {
 
 constexpr int kThreads = 128;
 
-// Starts copying K and V of one head of a key block, K with its pieces where k_piece says. The count
-// of copies is a constant, so that the compiler computes addresses once.
+// Starts copying K and V of one head of a key block, K with its pieces where k_piece says. The
+// count of copies is a constant, so that the compiler computes addresses once.
 template <int kD32>
 __device__ __forceinline__ void fill_stage(const AttendCall& p, int64_t block,
                                            unsigned char* stage) {

@@ -27,8 +27,8 @@ struct Shape {
   static constexpr int kStageBytes = kInputBytes + kWeightStageBytes;
 };
 
-// What a thread copies for every stage: addresses are found once and then only advance, because with
-// two warps on a scheduler their arithmetic would otherwise cost more than the products.
+// What a thread copies for every stage: addresses are found once and then only advance, because
+// with two warps on a scheduler their arithmetic would otherwise cost more than the products.
 template <int kRowTiles>
 class StageCopies {
  public:

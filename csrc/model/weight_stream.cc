@@ -319,8 +319,9 @@ void WeightStream::read(std::vector<StreamItem>& items, Ops& ops) {
   for (const Hash& hash : hashes) hashes_.push_back(hash.whole());
   for (size_t i = 0; i < items.size(); ++i) {
     if (!items[i].has_crc || crcs[i] == items[i].crc32) continue;
-    fail(Code::kZipCrc, "the bytes of tensor " + quoted(items[i].place.tensor->name) + " in " +
-                            quoted_path(items[i].place.file->path()) + " do not match their checksum",
+    fail(Code::kZipCrc,
+         "the bytes of tensor " + quoted(items[i].place.tensor->name) + " in " +
+             quoted_path(items[i].place.file->path()) + " do not match their checksum",
          "the file is damaged; download it again", place_fields(items[i].place));
   }
 }

@@ -1,37 +1,44 @@
 // chat.ts: `polylm chat`: a conversation in the terminal, or one message a line from a pipe.
-// Trap: readline keeps the terminal in raw mode, so Ctrl-C arrives as its 'SIGINT' event and not as a signal.
-import { createInterface } from 'node:readline'
-import type { Interface } from 'node:readline'
-import { Command } from 'commander'
-import { oneLine } from '../checkpoint/text.js'
-import { isPolyLMError } from '../index.js'
-import type { GenerateOptions, Model, Session } from '../index.js'
+// Not here: what is done with a message or command (chat-talk.ts), the prompt (chat-prompt.ts).
+import { Command, Option } from 'commander'
+import type { Model } from '../index.js'
+import { banner } from './chat-banner.js'
+import { chatCommands, isCommand } from './chat-commands.js'
+import { LineJoiner, messageOf } from './chat-draft.js'
+import { History, historyFile } from './chat-history.js'
+import { ChatPrompt, terminalOutput } from './chat-prompt.js'
+import { refuseOptions, Settings } from './chat-settings.js'
+import { Talk } from './chat-talk.js'
 import { addDecodingFlags, decodingOptions } from './decoding-flags.js'
-import { describeFailure, exitCodes, QuietFailure, UsageError } from './failure.js'
+import { exitCodes, QuietFailure } from './failure.js'
+import type { Interrupt } from './interrupt.js'
+import { linesOf } from './lines.js'
 import { addModelFlags, loadOptions, splitModel, withModel } from './model-flags.js'
 import { addPromptFlags, templateOf } from './prompt.js'
-import { printStream } from './generate.js'
-import { note, paint } from './terminal.js'
+import { note } from './terminal.js'
 
-const commands: ReadonlyArray<readonly [string, string]> = [
-  ['/help', 'this list'],
-  ['/undo', 'forget the last message and its answer'],
-  ['/reset', 'forget the conversation'],
-  ['/save FILE', 'write the conversation to a file'],
-  ['/load FILE', 'go on with a conversation from a file'],
-  ['/quit', 'leave (so does Ctrl-D)'],
-]
-
-const commandList = `
-In the conversation:
-${commands.map(([shown, text]) => `  ${shown.padEnd(12)}${text}`).join('\n')}`
+const commandList = chatCommands.map(([name, takes, text]) => `  ${`${name} ${takes}`.padEnd(20)}${text}`).join('\n')
 
 const examples = `
 Examples:
   polylm chat ./polylm-chat-13b
   polylm chat ./polylm-1.7b --template none --max-tokens 100 --temperature 0.7
   printf 'Hello\\nAnd in Thai?\\n' | polylm chat --demo
-${commandList}`
+
+At the prompt:
+${commandList}
+  A message of several lines: end a line with \\ to continue it, or write the message between """ and """, or paste
+  it. A message that begins with / is written with //. Ctrl-C stops an answer, clears a line, and leaves when pressed
+  twice. Arrow keys bring back earlier messages, kept in $XDG_STATE_HOME/polylm/history (~/.local/state/polylm/history)
+  unless --no-history is given.
+
+From a pipe:
+  Each line is a message; blank lines are left out. \\ and """ join lines as at the prompt. A line that begins with /
+  is a message like any other; with --commands it is a command, and one that fails ends the program (exit code 1 or 2).
+
+When the context is full the oldest turns are forgotten, and a remark on standard error says so; with
+--on-overflow error the message is refused instead. Unless --max-tokens says otherwise an answer has 256 tokens at most,
+or a quarter of the context where that is less.`
 
 /** The `chat` command. */
 export function chatCommand(): Command {
@@ -41,128 +48,101 @@ export function chatCommand(): Command {
     .argument('[model]', 'a directory in Hugging Face layout')
   addModelFlags(command)
   addPromptFlags(command, false)
+  const heading = 'Conversation:'
+  command
+    .addOption(new Option('--commands', 'lines from a pipe may be commands such as /undo').helpGroup(heading))
+    .addOption(new Option('--no-history', 'do not keep what is typed for the next conversation').helpGroup(heading))
   return addDecodingFlags(command).addHelpText('after', examples).action(() => chat(command))
 }
 
 async function chat(command: Command): Promise<void> {
   const { dir } = splitModel(command, 0)
   const options = decodingOptions(command)
-  if (options.logprobs !== undefined) {
-    throw new UsageError('--logprobs: a chat shows text alone', 'use polylm generate --template assistant --logprobs')
-  }
+  refuseOptions(options)
+  const isWatched = process.stdin.isTTY === true
   await withModel(dir, loadOptions(command), async (model, interrupt) => {
-    interrupt.release()                                   // from here on Ctrl-C belongs to the conversation
-    await new Conversation(model, options, command).run()
+    const talk = new Talk(model, {
+      settings: new Settings(options), isWatched, template: templateOf(command) ?? 'assistant',
+      system: command.getOptionValue('system') as string | undefined,
+      onOverflow: options.onOverflow === 'error' ? 'error' : 'dropOldestTurns',
+    })
+    try {
+      if (isWatched) await watched(command, talk, { dir, model, interrupt })
+      else await piped(talk, interrupt, command.getOptionValue('commands') === true)
+    } finally {
+      await talk.dispose()
+    }
   })
 }
 
-class Conversation {
-  readonly #model: Model
-  readonly #options: GenerateOptions
-  readonly #flags: Command
-  readonly #interactive = process.stdin.isTTY === true
-  #session: Session
-  #answer: AbortController | undefined
-
-  constructor(model: Model, options: GenerateOptions, command: Command) {
-    this.#model = model
-    this.#options = options
-    this.#flags = command
-    this.#session = this.#newSession()
-  }
-
-  #newSession(): Session {
-    const system = this.#flags.getOptionValue('system') as string | undefined
-    return this.#model.createSession({
-      template: templateOf(this.#flags) ?? 'assistant', ...(system === undefined ? {} : { system }),
-    })
-  }
-
-  /** Reads lines until the end of the input or /quit. */
-  async run(): Promise<void> {
-    const lines = createInterface({
-      input: process.stdin, terminal: this.#interactive, prompt: paint('cyan', '> ', process.stderr),
-      ...(this.#interactive ? { output: process.stderr } : {}), crlfDelay: Infinity,
-    })
-    const interrupted = (): void => this.#interrupted(lines)
-    lines.on('SIGINT', interrupted)
-    process.on('SIGINT', interrupted)
-    const { family, device } = this.#model.info
-    if (this.#interactive) note(`${family} on ${device.name}; /help lists the commands`)
-    try {
-      if (this.#interactive) lines.prompt()
-      for await (const line of lines) {
-        if (await this.#handle(line.trim()) === 'quit') break
-        if (this.#interactive) lines.prompt()
-      }
-    } finally {
-      lines.close()
-      process.off('SIGINT', interrupted)
-      await this.#session.dispose()
+/** Messages from a pipe or file; the first failure ends them. */
+async function piped(talk: Talk, interrupt: Interrupt, withCommands: boolean): Promise<void> {
+  const stop = (): void => { talk.stop() }
+  interrupt.signal.addEventListener('abort', stop)
+  const joiner = new LineJoiner()
+  let isTold = false
+  const take = async (text: string | undefined, where: string): Promise<'go on' | 'leave'> => {
+    if (text === undefined || messageOf(text).trim() === '') return 'go on'
+    if (withCommands && text.startsWith('/')) return await talk.line(text)
+    if (!isTold && isCommand(text)) {
+      note(`${where} is a message although it begins with a command; --commands runs commands`)
+      isTold = true
     }
-  }
-
-  #interrupted(lines: Interface): void {
-    if (this.#answer !== undefined && !this.#answer.signal.aborted) this.#answer.abort()
-    else if (this.#answer !== undefined || !this.#interactive) process.exit(exitCodes.interrupted)
-    else lines.close()
-  }
-
-  async #handle(line: string): Promise<'go on' | 'quit'> {
-    if (line === '') return 'go on'
-    if (line === '/quit' || line === '/exit') return 'quit'
-    if (line.startsWith('/')) await this.#orReport(() => this.#command(line))
-    else await this.#say(line)
+    await talk.say(messageOf(text))
     return 'go on'
   }
-
-  async #command(line: string): Promise<void> {
-    const [name = '', file = ''] = line.split(/\s+(.*)/s)
-    if (name === '/help') {
-      for (const [shown, text] of commands) note(`${shown.padEnd(12)}${text}`)
-    } else if (name === '/undo') {
-      const turns = this.#session.history.some(({ role }) => role === 'user') ? 1 : 0
-      await this.#session.rewind({ turns })
-      note(turns === 0 ? 'the conversation is empty' : 'the last message is forgotten')
-    } else if (name === '/reset') {
-      await this.#replace(this.#newSession())
-      note('the conversation is empty')
-    } else if (name === '/save' && file !== '') {
-      await this.#session.save(file)
-      note(`saved to ${oneLine(file)}`)
-    } else if (name === '/load' && file !== '') {
-      await this.#replace(await this.#model.restoreSession(file))
-      note(`${this.#session.history.length} messages from ${oneLine(file)}`)
-    } else {
-      note(name === '/save' || name === '/load' ? `${name} needs a file: ${name} chat.plm`
-        : `unknown command ${oneLine(line)}; /help lists the commands`)
-    }
+  for await (const { text, number } of linesOf('-', interrupt.signal)) {
+    const next = await take(joiner.add(text), `line ${number}`)
+    if (interrupt.pressed) throw interrupt.failure
+    if (next === 'leave') return
   }
+  await take(joiner.end(), 'the last line')
+  if (interrupt.pressed) throw interrupt.failure
+}
 
-  async #replace(session: Session): Promise<void> {
-    await this.#session.dispose()
-    this.#session = session
+/** A person at a terminal. */
+async function watched(
+  command: Command, talk: Talk, { dir, model, interrupt }: { dir: string, model: Model, interrupt: Interrupt },
+): Promise<void> {
+  interrupt.release()                                     // from here on Ctrl-C belongs to the conversation
+  const output = terminalOutput()
+  // Without a place for a prompt the terminal itself takes lines, and signals come as signals.
+  if (output === undefined) return await unprompted(talk)
+  const history = new History(command.getOptionValue('history') === false ? undefined : historyFile())
+  let code: number = exitCodes.done
+  const stop = (): void => {
+    if (talk.isAnswering && !talk.stop()) process.exit(exitCodes.interrupted)
   }
-
-  async #say(message: string): Promise<void> {
-    const answer = new AbortController()
-    this.#answer = answer
-    try {
-      const options = { ...this.#options, signal: answer.signal, onAbort: 'return' } as const
-      await this.#orReport(async () => { await printStream(await this.#session.stream(message, options)) })
-    } finally {
-      this.#answer = undefined
-    }
-    if (answer.signal.aborted && !this.#interactive) throw new QuietFailure(exitCodes.interrupted)
+  const prompt = new ChatPrompt(output, history.load(), stop)
+  const terminate = (): void => {
+    code = exitCodes.terminated
+    talk.stop()
+    prompt.end()
   }
-
-  // A person can say something else; a script must not go on as if all were well.
-  async #orReport(work: () => Promise<void>): Promise<void> {
-    try {
-      await work()
-    } catch (e) {
-      if (!this.#interactive || !isPolyLMError(e) || e.fatal) throw e
-      process.stderr.write(describeFailure(e, process.env['POLYLM_DEBUG'] === '1'))
+  process.on('SIGTERM', terminate).on('SIGHUP', terminate).on('SIGINT', stop)
+  try {
+    note(banner(dir, model.info, output.columns))
+    for (let text = await prompt.read(); text !== undefined; text = await prompt.read()) {
+      history.add(text)
+      if (await talk.line(text) === 'leave') break
     }
+  } finally {
+    prompt.close()
+    process.off('SIGTERM', terminate).off('SIGHUP', terminate).off('SIGINT', stop)
+  }
+  if (code !== exitCodes.done) throw new QuietFailure(code)
+}
+
+async function unprompted(talk: Talk): Promise<void> {
+  const stop = (): void => { if (!talk.stop()) process.exit(exitCodes.interrupted) }
+  process.on('SIGINT', stop)
+  try {
+    const joiner = new LineJoiner()
+    for await (const { text } of linesOf('-')) {
+      if (await talk.line(joiner.add(text) ?? '') === 'leave') return
+    }
+    await talk.line(joiner.end() ?? '')
+  } finally {
+    process.off('SIGINT', stop)
   }
 }

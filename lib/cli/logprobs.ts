@@ -15,7 +15,8 @@ function percent(logprob: number): string {
   return `${(100 * Math.exp(logprob)).toPrecision(3)} %`
 }
 
-const wide = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\u{1f300}-\u{1faff}\u{20000}-\u{3fffd}]/u
+// Letters of Chinese, Japanese and Korean, and pictures: two columns each.
+const wide = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60]|[\u{1f300}-\u{1faff}]/u
 
 /** Columns of a terminal that a text takes. */
 function columnsOf(text: string): number {

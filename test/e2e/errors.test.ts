@@ -63,7 +63,10 @@ describe('a bundle that took polylm in', () => {
   let folder = ''
   const esbuild = createRequire(createRequire(path.join(root, 'package.json')).resolve('tsup')).resolve('esbuild/bin/esbuild')
   const use = `Model.load(demoModel).catch(e => { console.log(JSON.stringify(e)) })`
-  const entries = { 'entry.mjs': `import { demoModel, Model } from 'polylm'\n${use}`, 'entry.cjs': `const { demoModel, Model } = require('polylm')\n${use}` }
+  const entries = {
+    'entry.mjs': `import { demoModel, Model } from 'polylm'\n${use}`,
+    'entry.cjs': `const { demoModel, Model } = require('polylm')\n${use}`,
+  }
 
   beforeAll(() => {
     folder = mkdtempSync(path.join(tmpdir(), 'polylm-bundle #100% '))

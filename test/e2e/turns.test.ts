@@ -60,7 +60,7 @@ describe('a question is answered at once', () => {
   test('beside scoring, four times over', async () => {
     let scored = 0
     const scores = Array.from({ length: 4 }, async (_, i) => {
-      const result = await demo.score(text.repeat(400), { cacheSalt: String(i) })
+      const result = await demo.score(text.repeat(80), { cacheSalt: String(i) })
       scored++
       return result
     })
@@ -126,7 +126,8 @@ test('what made place for others is what it is alone', async () => {
   const before = demo.stats().counters.steps
   const crowd = Promise.all(Array.from({ length: 60 }, (_, i) => demo.generate(prompt(i), { ...exact(48), priority: 'batch' })))
   const both = Promise.all([
-    demo.generate(prompt(1), { ...options, n: 3, priority: 'batch' }), demo.generate(prompt(2), { ...exact(48), numBeams: 4, priority: 'batch' }),
+    demo.generate(prompt(1), { ...options, n: 3, priority: 'batch' }),
+    demo.generate(prompt(2), { ...exact(48), numBeams: 4, priority: 'batch' }),
   ])
   await Promise.all(Array.from({ length: 100 }, (_, i) => demo.generate(prompt(i), { ...exact(1 + i % 30), cacheSalt: String(i % 9) })))
   await crowd

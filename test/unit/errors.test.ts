@@ -97,8 +97,10 @@ describe('a missing binary', () => {
   })
 
   test('where Node may not load addons, the hint names the flag', () => {
-    const e = load(Object.assign(new Error('Cannot load native addon because loading addons is disabled.'), { code: 'ERR_DLOPEN_DISABLED' }))
-    expect(e).toMatchObject({ code: 'NO_BINARY', hint: expect.stringContaining('without --no-addons') as string })
+    const said = new Error('Cannot load native addon because loading addons is disabled.')
+    expect(load(Object.assign(said, { code: 'ERR_DLOPEN_DISABLED' }))).toMatchObject({
+      code: 'NO_BINARY', hint: expect.stringContaining('without --no-addons') as string,
+    })
   })
 
   test('an addon of somebody else is none', () => {

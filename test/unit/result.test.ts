@@ -63,7 +63,8 @@ describe('an error as JSON', () => {
   })
 
   test('is short, however long a value is', () => {
-    const value = { text: 'x'.repeat(1e6), list: new Array(1e6).fill(0), names: Object.fromEntries(Array.from({ length: 5000 }, (_, i) => [i, i])) }
+    const names = Object.fromEntries(Array.from({ length: 5000 }, (_, i) => [i, i]))
+    const value = { text: 'x'.repeat(1e6), list: new Array(1e6).fill(0), names }
     expect(JSON.stringify(new PolyLMError('INVALID_OPTION', 'x', { option: 'a', value, reason: 'b' })).length).toBeLessThan(10_000)
   })
 
@@ -109,7 +110,8 @@ describe('an error as a person sees it', () => {
     const shown = inspect(e)
     // Jest writes stacks itself; outside of it the code stands in the first line (test/e2e/errors.test.ts).
     expect(shown).toMatch(/^PolyLMError.*: full/)
-    for (const part of ["code: 'QUEUE_FULL'", "hint: 'wait'", 'retryable: true', 'waiting: 3', '[cause]: Error: below']) expect(shown).toContain(part)
+    const parts = ["code: 'QUEUE_FULL'", "hint: 'wait'", 'retryable: true', 'waiting: 3', '[cause]: Error: below']
+    for (const part of parts) expect(shown).toContain(part)
     expect(shown).not.toMatch(/Symbol|name:/)
   })
 
