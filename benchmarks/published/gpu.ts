@@ -10,7 +10,7 @@ const valueOf = (lines: readonly GpuLine[], name: string): number | undefined =>
 
 /** The rows that people compare engines by, with the other engine's name. */
 const headline = ['1.7B', '13B'].flatMap(size => [
-  { size, name: `${size} generate, 128 tokens, batch 1`, words: '128 tokens, 1 sequence' },
+  { size, name: `${size} generate, 128 tokens, batch 1`, words: 'generate 128 tokens' },
   ...[128, 512, 2048].map(length => ({ size, name: `${size} prefill, ${length} tokens`, words: `prompt of ${length === 2048 ? '2,048' : length} tokens` })),
 ])
 

@@ -23,8 +23,8 @@ export const percent = (share: number): string => `${(100 * share).toFixed(share
 /** How many times as much: two significant digits. */
 export const times = (ratio: number): string => (ratio >= 9.95 ? ratio.toFixed(0) : ratio.toPrecision(2))
 
-/** Milliseconds below one second, else seconds with one digit. */
-export const duration = (ms: number): string => (ms < 1000 ? `${ms.toFixed(0)} ms` : `${(ms / 1000).toFixed(1)} s`)
+/** Milliseconds below one second (below ten of them with one digit), else seconds with one digit. */
+export const duration = (ms: number): string => (ms < 1000 ? `${ms.toFixed(ms < 9.95 ? 1 : 0)} ms` : `${(ms / 1000).toFixed(1)} s`)
 
 /** Memory as it is planned: binary units, without needless digits. */
 export function binary(size: number): string {
