@@ -41,7 +41,8 @@ test('every block is shown, and a result that changes changes the page', () => {
 
 test('a table of engine.json that is new is published, too', () => {
   const engine = { ...results.engine, 'waits, ms': [{ call: '1 token', alone: 0.6123, together: 20 }] }
-  expect(engineTables({ ...results, engine })).toContain('\nWaits, ms:\n\n| call | alone | together |\n| --- | --- | --- |\n| 1 token | 0.612 | 20 |\n')
+  expect(engineTables({ ...results, engine })).toContain(
+    '\nWaits, ms:\n\n| call | alone | together |\n| --- | --- | --- |\n| 1 token | 0.612 | 20 |\n')
   expect(engineTables(results)).not.toContain('Waits')
 })
 

@@ -43,7 +43,8 @@ test('the committed picture has every scene, untrimmed, and no path of the machi
   const svg = readFileSync(path.join(root, 'docs/terminal.svg'), 'utf8')
   elementsOf(svg)
   const text = svg.replace(/<[^>]*>/g, '')
-  for (const command of ['generate --demo', '--num-beams 4', 'Chinese', 'Thai', '--output-text', 'chat --demo']) expect(text).toContain(command)
+  const commands = ['generate --demo', '--num-beams 4', 'Chinese', 'Thai', '--output-text', 'chat --demo']
+  for (const command of commands) expect(text).toContain(command)
   expect(text).toMatch(/\[=+ +\] \d+%/)
   expect(text).not.toMatch(/\/tmp\/|\/home\/|dist\/cli/)
 })
