@@ -26,6 +26,7 @@ export type Compat = 'hf-4.55' | 'hf-4.31'
 
 /** Options of `Model.load` that decide what runs where. */
 export interface EstimateOptions {
+  // ---- Where it runs
   /**
    * Where to run: `auto` takes the best usable device, and `model.info.device.reason` says why not a
    * better one. `ref` is a slow oracle in double precision for checking results.
@@ -38,6 +39,7 @@ export interface EstimateOptions {
    * @default 'auto'
    */
   readonly dtype?: 'auto' | 'bf16' | 'fp32' | undefined
+  // ---- Memory
   /**
    * Tokens of prompt and output together, 1 to the positions of the checkpoint.
    * @default the positions of the checkpoint
@@ -59,22 +61,26 @@ export interface EstimateOptions {
 
 /** Options of `Model.load`. */
 export interface LoadOptions extends EstimateOptions {
+  // ---- Scheduling
   /**
    * Requests that may wait before `QUEUE_FULL`, 1..1000000.
    * @default 4096
    */
   readonly maxQueue?: number | undefined
+  // ---- Speed
   /**
    * Keep the KV of prompts while nothing else needs the memory: a prompt that begins like an earlier one
    * computes the rest alone (`usage.cachedTokens` says how much it saved). The tokens are the same.
    * @default true
    */
   readonly prefixCache?: boolean | undefined
+  // ---- Where it runs
   /**
    * CPU workers, 1..1024. There is one pool per process: the first model decides.
    * @default 'auto'
    */
   readonly threads?: 'auto' | number | undefined
+  // ---- Loading
   /**
    * Version of Hugging Face transformers whose tokenizer rules and beam search are followed.
    * `hf-4.31` is the version that PolyLM's README pins.
@@ -100,6 +106,7 @@ export interface LoadOptions extends EstimateOptions {
 
 /** How text becomes tokens, for every call that takes a prompt. */
 export interface PromptOptions {
+  // ---- Prompt
   /**
    * Whether bos and eos are added around text where the checkpoint's tokenizer asks for them.
    * PolyLM's asks for none.
@@ -123,6 +130,7 @@ export interface PromptOptions {
 
 /** Options of `generate`, `stream`, `generateEach`, `explain` and a session's `send` and `stream`. */
 export interface GenerateOptions extends PromptOptions {
+  // ---- Length
   /**
    * New tokens, 1..context. The default is silently limited to the room that is left; a given value
    * that does not fit throws `CONTEXT_OVERFLOW`.
@@ -131,6 +139,7 @@ export interface GenerateOptions extends PromptOptions {
   readonly maxTokens?: number | undefined
   /** No end-of-sequence token before so many new tokens, 0..maxTokens. @default 0 */
   readonly minTokens?: number | undefined
+  // ---- Sampling
   /**
    * 0 is greedy; above 0 tokens are sampled, 0..100. Values below 1e-30 count as 1e-30, where the best tokens
    * have all the probability. Without it, an option that only sampling can follow (`topK`, `topP`, `minP`,
@@ -151,6 +160,7 @@ export interface GenerateOptions extends PromptOptions {
   readonly epsilonCutoff?: number | undefined
   /** Eta sampling, 0..1; 0 and 1 are off. Turns sampling on. @default 0 */
   readonly etaCutoff?: number | undefined
+  // ---- Penalties
   /** Hugging Face's, over prompt and output, 0.0001..1000; 1 is off. @default 1 */
   readonly repetitionPenalty?: number | undefined
   /** No n-gram of this size twice, prompt included; 0 is off. @default 0 */
@@ -159,6 +169,7 @@ export interface GenerateOptions extends PromptOptions {
   readonly presencePenalty?: number | undefined
   /** OpenAI's: subtracted per occurrence among the generated tokens, -2..2. @default 0 */
   readonly frequencyPenalty?: number | undefined
+  // ---- Constraints
   /**
    * Added to the score of a token, or of the last token of a sequence when the tokens before it were
    * just produced. A number that float32 holds (up to 3.4e38 in size); `-Infinity` bans. Each token or sequence
@@ -186,8 +197,10 @@ export interface GenerateOptions extends PromptOptions {
   readonly forcedFirstToken?: number | undefined
   /** The token at `maxTokens`. @default none */
   readonly forcedLastToken?: number | undefined
+  // ---- Sampling
   /** Log-softmax after all processors, as Hugging Face's `renormalize_logits`. @default false */
   readonly renormalize?: boolean | undefined
+  // ---- Beam search
   /** Beam search when above 1, 1..32. @default 1 */
   readonly numBeams?: number | undefined
   /** With `numBeams`: sample the candidates of the beams. Needs sampling, which it turns on. @default false */
@@ -202,10 +215,13 @@ export interface GenerateOptions extends PromptOptions {
   readonly earlyStopping?: boolean | 'never' | undefined
   /** Which version's beam search. @default the model's `compat` */
   readonly beamScoring?: Compat | undefined
+  // ---- Prompt
   /** Behave as if left-padded to this width with this token. @default none */
   readonly padTo?: { readonly length: number; readonly tokenId: number } | undefined
+  // ---- Several outputs
   /** Outputs per prompt, 1..16 and at most `numBeams` with beams. Greedy with n > 1 throws. @default 1 */
   readonly n?: number | undefined
+  // ---- Where it ends
   /** Text at which an output ends; at most 1,024 strings, together 65,536 bytes of UTF-8. @default none */
   readonly stop?: string | readonly string[] | undefined
   /**
@@ -223,6 +239,7 @@ export interface GenerateOptions extends PromptOptions {
    * @default model.info.stopTokenIds
    */
   readonly stopTokenIds?: ArrayLike<number> | undefined
+  // ---- What is returned
   /**
    * Log-probability of each token with so many alternatives, 0..20. The numbers are finite: where float32 ends
    * (a huge `bias`, a tiny `temperature` with `logprobsOf: 'processed'`) stands -3.4028234663852886e+38.
@@ -231,14 +248,17 @@ export interface GenerateOptions extends PromptOptions {
   readonly logprobs?: number | undefined
   /** Of the raw distribution, or of the one after all processors. @default 'model' */
   readonly logprobsOf?: 'model' | 'processed' | undefined
+  // ---- Sampling
   /** Noise depends on (seed, output index, step) alone, 0..2^53-1. @default random, see `result.seed` */
   readonly seed?: number | undefined
+  // ---- Prompt
   /**
    * `truncateLeft` keeps the last contextSize - maxTokens tokens of the prompt; `maxTokens` must be
    * given then.
    * @default 'error'
    */
   readonly onOverflow?: 'error' | 'truncateLeft' | undefined
+  // ---- Scheduling
   /** Cancels the call. @default none */
   readonly signal?: AbortSignal | undefined
   /** `throw` rejects with the signal's reason, `return` resolves with what there is. @default 'throw' */
@@ -258,13 +278,15 @@ export interface GenerateOptions extends PromptOptions {
    * @default '' (shared in this model; a session then takes turns by itself)
    */
   readonly cacheSalt?: string | undefined
+  // ---- What is returned
   /** Whether special tokens are left out of `text`. @default true */
   readonly skipSpecialTokens?: boolean | undefined
+  // ---- Speed
   /**
    * `lookup` guesses the next tokens from what followed the last ones earlier in the prompt and the
    * answer, and computes the guesses in the same step: the same tokens, in fewer steps where text is
-   * copied. Throws with `numBeams` or `n` above 1. Off by default because it costs where nothing is
-   * copied: measured 0.85 of the speed there, 9 times the speed where everything is (1.7B shape, CPU).
+   * copied. Throws with `numBeams` or `n` above 1. Off by default because it costs time where nothing is
+   * copied; measured speeds are in the guide Decoding options.
    * @default false
    */
   readonly speculate?: 'lookup' | false | undefined

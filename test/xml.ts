@@ -1,7 +1,7 @@
 // xml.ts: whether a text is well-formed XML as far as our pictures use it: elements, attributes, references. For tests.
 
 const name = '[A-Za-z_][\\w.-]*'
-const attributes = `(?:\\s+${name}="(?:[^<&"]|&#\\d+;|&(?:amp|lt|gt|quot);)*")*`
+const attributes = `(?:\\s+(?:xml:)?${name}="(?:[^<&"]|&#\\d+;|&(?:amp|lt|gt|quot);)*")*`
 const piece = new RegExp(`<(${name})${attributes}\\s*(/?)>|</(${name})>|((?:[^<&]|&#\\d+;|&(?:amp|lt|gt|quot);)+)`, 'y')
 
 /** Names of all elements in order of their start; throws at the first thing that is not XML. */

@@ -1,4 +1,5 @@
 // report.ts: a comparison as JSON, as a table for people and as a picture. Pure functions of what was measured.
+import { noisyLegend } from '../../lib/cli/bench-chart.js'
 import { rate } from '../../lib/cli/bench-report.js'
 import type { LimitsReport } from '../../lib/cli/bench-report.js'
 import { drawBars } from '../../lib/cli/svg.js'
@@ -81,7 +82,8 @@ function speedGroup(rows: readonly PeerResult[]): BarGroup {
     label: row.engine, kind: i === 0 ? 'main' : 'other', share: row.tokensPerSecond / most,
     range: [row.tokensPerSecondMin / most, row.tokensPerSecondMax / most],
     text: `${rate(row.tokensPerSecond)} tokens/s`,
-    remark: (i === 0 ? '' : `polylm ${row.ratio.toFixed(1)}x`) + (row.noisy ? ', noisy' : ''),
+    remark: [i === 0 ? '' : `polylm is ${row.ratio.toFixed(1)}x as fast`, row.noisy ? 'noisy' : ''].filter(part => part !== '').join(', '),
+    noisy: row.noisy,
   }))
   const [first] = rows
   return { title: first === undefined ? '' : describeTest(first).replace(/^./, c => c.toUpperCase()), bars }
@@ -91,7 +93,7 @@ function memoryGroup(engines: readonly PeerEngine[]): BarGroup {
   const known = engines.filter(({ peakMemory }) => peakMemory !== null)
   const most = Math.max(...known.map(({ peakMemory }) => peakMemory ?? 0))
   return {
-    title: 'Peak memory (less is better)',
+    title: 'Peak memory (lower is better)',
     bars: known.map(({ name, peakMemory }): Bar => ({
       label: name, kind: name === engines[0]?.name ? 'main' : 'other', share: (peakMemory ?? 0) / most, text: bytes(peakMemory ?? 0),
     })),
@@ -105,12 +107,13 @@ export function peerChart(report: PeerReport): string {
   const prompts = tests.filter(rows => rows[0]?.test === 'prefill')
   const longest = prompts.reduce<PeerResult[]>((best, rows) => ((rows[0]?.tokens ?? 0) > (best[0]?.tokens ?? 0) ? rows : best), [])
   const versions = engines.slice(1).map(({ name, version }) => `${name} ${version}`).join(', ')
-  const reads = limits === null ? '' : `memory reads ${rate(limits.readBytesPerSecond / 1e9)} GB/s, ` +
-    `products ${rate(limits.matrixFlopsPerSecond / 1e12)} TFLOP/s beside the runs`
+  const reads = limits === null ? '' : `memory bandwidth ${rate(limits.readBytesPerSecond / 1e9)} GB/s, ` +
+    `compute ${rate(limits.matrixFlopsPerSecond / 1e12)} TFLOP/s around the runs`
+  const noise = report.results.some(row => row.noisy) ? noisyLegend : ''
   return drawBars({
     title: `PolyLM ${report.shape} shape, bfloat16, random weights`,
     subtitle: `${machine.cpu}, ${threads} threads; medians of ${rounds} alternating rounds, thin lines from min to max`,
     groups: [speedGroup(longest), ...tests.filter(rows => rows[0]?.test === 'decode').map(speedGroup), memoryGroup(engines)],
-    footer: [[versions, machine.date.slice(0, 10)].join(' · '), reads].filter(line => line !== ''),
+    footer: [noise, [versions, machine.date.slice(0, 10)].join(' · '), reads].filter(line => line !== ''),
   })
 }

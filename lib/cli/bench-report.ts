@@ -90,15 +90,19 @@ export interface BenchReport {
 /** Three digits, never with an exponent. */
 export const rate = (value: number): string => (value >= 1000 ? value.toFixed(0) : value.toPrecision(3))
 
-/** A fraction of a limit as `94 % of memory`. */
+/** The limits as people call them; `limitedBy` in the JSON keeps its values. */
+export const limitNames = { memory: 'memory bandwidth', matrix: 'compute' } as const
+
+/** A fraction of a limit as `94 % of memory bandwidth`. */
 export function ofLimit({ fractionOfLimit, limitedBy }: Pick<BenchResult, 'fractionOfLimit' | 'limitedBy'>): string {
-  return fractionOfLimit === null ? '' : `${(100 * fractionOfLimit).toFixed(0)} % of ${limitedBy}`
+  if (fractionOfLimit === null || limitedBy === null) return ''
+  return `${(100 * fractionOfLimit).toFixed(0)} % of ${limitNames[limitedBy]}`
 }
 
 function limitsText(limits: LimitsReport): string {
   const { readBytesPerSecond: reads, matrixFlopsPerSecond: products } = limits
-  return `memory reads ${rate(reads / 1e9)} GB/s ` +
-    `(${rate(limits.readBytesPerSecondMin / 1e9)}..${rate(limits.readBytesPerSecondMax / 1e9)}), products ` +
+  return `memory bandwidth ${rate(reads / 1e9)} GB/s ` +
+    `(${rate(limits.readBytesPerSecondMin / 1e9)}..${rate(limits.readBytesPerSecondMax / 1e9)}), compute ` +
     `${rate(products / 1e12)} TFLOP/s (${rate(limits.matrixFlopsPerSecondMin / 1e12)}..` +
     `${rate(limits.matrixFlopsPerSecondMax / 1e12)})${limits.noisy ? ', noisy' : ''}`
 }

@@ -119,7 +119,7 @@ async function printLimits(command: Command, limits: Limits): Promise<void> {
   const report = limitsReport([limits])
   if (command.getOptionValue('json') === true || report === null) return await printJson(report)
   await print(table([
-    ['memory reads', `${rate(limits.readBytesPerSecond / 1e9)} GB/s`],
-    ['products', `${rate(limits.matrixFlopsPerSecond / 1e12)} TFLOP/s`],
+    ['memory bandwidth', `${rate(limits.readBytesPerSecond / 1e9)} GB/s`],
+    ['compute', `${rate(limits.matrixFlopsPerSecond / 1e12)} TFLOP/s`],
   ]))
 }

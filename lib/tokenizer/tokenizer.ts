@@ -103,9 +103,9 @@ export interface StreamDecoder {
 
 /**
  * Text to token ids and back, exactly as Hugging Face's LlamaTokenizer. Immutable; every call is
- * synchronous and holds the event loop: encoding takes about a millisecond per 1,500 characters, and a
- * text of 16 Mi characters ten seconds. Where others wait on this thread, give long texts to a worker thread
- * with a tokenizer of its own (`Tokenizer.load`). A lone surrogate in a text counts as U+FFFD.
+ * synchronous and holds the event loop: a prompt is quick, a text near the limit of 16 Mi characters takes
+ * seconds. Where others wait on this thread, give long texts to a worker thread with a
+ * tokenizer of its own (`Tokenizer.load`). A lone surrogate in a text counts as U+FFFD.
  *
  * @example
  * const tokenizer = await Tokenizer.load('./polylm-1.7b')

@@ -3,6 +3,7 @@
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { inflateSync } from 'node:zlib'
 import ts from 'typescript'
 import { errorCodes } from '../../lib/index.js'
 import { execute, polylm, root } from './cli-program.js'
@@ -53,7 +54,8 @@ test('commands, options, error codes and links exist', async () => {
   expect(commands.size).toBeGreaterThan(4)
   for (const command of commands) expect(stdout).toMatch(new RegExp(`^  ${command} `, 'm'))
 
-  const table = read('docs/decoding.md').split('\n').filter(line => line.startsWith('|')).slice(2)
+  const [options = ''] = /^\| Hugging Face \|(.*\n)+?\n/m.exec(read('docs/decoding.md')) ?? []
+  const table = options.trim().split('\n').slice(2)
   const named = table.flatMap(line => [...(line.split('|')[2] ?? '').matchAll(/`(\w+)`/g)].map(match => match[1] ?? ''))
   expect(named.length).toBeGreaterThan(20)
   const declared = read('lib/options.ts')
@@ -68,13 +70,59 @@ test('commands, options, error codes and links exist', async () => {
   }
 })
 
-test('the site builds without a warning', async () => {
+/** What the site's search knows: lunr's rows and the words of its index. */
+function searchOf(site: string): { rows: Array<{ name: string; url: string }>; words: Set<string> } {
+  const [, packed = ''] = /"([^"]+)"/.exec(readFileSync(path.join(site, 'assets/search.js'), 'utf8')) ?? []
+  const data = JSON.parse(inflateSync(Buffer.from(packed, 'base64')).toString()) as {
+    rows: Array<{ name: string; url: string }>; index: { invertedIndex: Array<[string, unknown]> } }
+  return { rows: data.rows, words: new Set(data.index.invertedIndex.map(([word]) => word)) }
+}
+
+/** Names of the members of an interface's page, in order, and its headings. */
+function membersOf(site: string, name: string): { members: string[]; headings: string[] } {
+  const html = readFileSync(path.join(site, 'interfaces', `${name}.html`), 'utf8')
+  const titles = [...html.matchAll(/<h3 class="tsd-anchor-link" id="[^"]*">(.*?)<a /g)].map(match => match[1] ?? '')
+  const headings = [...html.matchAll(/<h3 class="tsd-index-heading[^>]*>(.*?)<a /g)].map(match => match[1] ?? '')
+  return { members: titles.map(title => /<span>(.*?)<\/span>/.exec(title)?.[1]?.replaceAll('<wbr/>', '') ?? ''), headings }
+}
+
+test('the site builds without a warning, and readers find their way', async () => {
   const out = mkdtempSync(path.join(tmpdir(), 'polylm-site-'))
   try {
     const { status, stdout, stderr } = await execute(process.execPath, ['node_modules/typedoc/bin/typedoc', '--out', out])
     expect([status, `${stdout}${stderr}`]).toEqual([0, expect.not.stringContaining('[warning]') as string])
     expect(readdirSync(out)).toContain('index.html')
+    expect(readdirSync(out)).not.toContain('modules')       // the API is the site's own, not a module named index
+
+    const { rows, words } = searchOf(out)
+    expect(rows.filter(({ url }) => url.startsWith('documents/'))).toHaveLength(pages.length)
+    for (const word of ['musl', 'electron', 'speculate', 'glibc']) expect([word, words.has(word)]).toEqual([word, true])
+
+    const { members, headings } = membersOf(out, 'GenerateOptions')
+    expect(headings.slice(0, 5)).toEqual(['Length', 'Sampling', 'Penalties', 'Constraints', 'Beam search'])
+    expect(members.length).toBeGreaterThan(35)
+    for (const pair of [['maxTokens', 'temperature'], ['temperature', 'topK'], ['topP', 'numBeams'], ['numBeams', 'stop']]) {
+      const [first, second] = pair.map(name => members.indexOf(name)) as [number, number]
+      expect([pair, first >= 0 && first < second]).toEqual([pair, true])
+    }
+    expectPhone(out)
   } finally {
     rmSync(out, { recursive: true, force: true })
   }
 }, 300_000)
+
+/** Nothing that may be wide stands outside of what site.css makes narrow; every page loads it. */
+function expectPhone(site: string): void {
+  const css = readFileSync(path.join(site, 'assets/custom.css'), 'utf8')
+  expect(css).toMatch(/\.tsd-typography table \{[^}]*overflow-x: auto/)
+  expect(css).toMatch(/pre \{[^}]*overflow-x: auto/)
+  expect(css).toMatch(/\.col-content[^{]*\{[^}]*overflow-wrap: anywhere/)
+  const html = readdirSync(site, { recursive: true, encoding: 'utf8' }).filter(name => name.endsWith('.html'))
+  expect(html.length).toBeGreaterThan(50)
+  for (const name of html) {
+    const text = readFileSync(path.join(site, name), 'utf8')
+    expect([name, text.includes('assets/custom.css'), text.includes('name="viewport"')]).toEqual([name, true, true])
+    const table = text.indexOf('<table')
+    if (table >= 0) expect([name, text.lastIndexOf('tsd-typography', table) >= 0]).toEqual([name, true])
+  }
+}
