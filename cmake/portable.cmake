@@ -31,5 +31,5 @@ function(polylm_link_portable target)
   target_link_options(${target} PRIVATE -L${stubs} -nodefaultlibs)
   string(REPLACE ";" " " archives "${archives}")
   target_link_libraries(${target} PRIVATE
-    "-Wl,--start-group ${archives} -lgcc -Wl,--end-group -Wl,--as-needed -lm -lloader -lgcc_s -lrt -Wl,--no-as-needed -lc -lpthread -ldl")
+    "-Wl,--start-group ${archives} -lgcc -Wl,--end-group -Wl,--as-needed -lm -lgcc_s -lrt -Wl,--no-as-needed -lloader -lc -lpthread -ldl")
 endfunction()

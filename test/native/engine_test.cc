@@ -50,7 +50,7 @@ TEST(engine_intake_refuses_bad_prompts) {
   const auto tokenizer = sim_tokenizer(61);
   const std::string most(static_cast<size_t>(64 * 96), 'a');
   EXPECT_EQ(prepare_error(text_request(most + "a"), options, tokenizer.get()).code(),
-            Code::kInvalidPrompt);
+            Code::kContextOverflow);
   EXPECT_EQ(prepare_error(text_request(most), options, tokenizer.get()).code(),
             Code::kContextOverflow);
 }
