@@ -117,17 +117,18 @@ test('inspect shows what the model uses, in words; doctor says which polylm it i
 
 if (existsSync('/usr/bin/script') && process.platform === 'linux') {
   test('on a terminal: a bar with the time left that goes away, in any width; no colours where they are not wanted', async () => {
-    const input = file('many.txt', Array.from({ length: 30 }, (_, i) => `${i} is\n`).join(''))
+    // So many that the bar is drawn while they are answered, on any machine.
+    const input = file('many.txt', Array.from({ length: 400 }, (_, i) => `${i} is\n`).join(''))
     const command = (columns: number, args: string): ReturnType<typeof execute> => execute('script', ['-qec',
       `stty cols ${columns}; "${process.execPath}" "${program}" ${args}`, '/dev/null'], { env: { TERM: 'xterm', NO_COLOR: '1' } })
     const output = path.join(folder, 'terminal.jsonl')
-    const { status, stdout } = await command(40, `generate --demo --input "${input}" --output "${output}" --max-tokens 8`)
+    const { status, stdout } = await command(40, `generate --demo --input "${input}" --output "${output}" --min-tokens 24 --max-tokens 24`)
     expect(status).toBe(0)
-    expect(stdout).toMatch(/generating \d+% \d+ of 30, about \d+ s left/)
+    expect(stdout).toMatch(/generating \d+% \d+ of 400, about \d+ s left/)
     // eslint-disable-next-line no-control-regex
     const drawn = stdout.split(/\x1b\[1G/).map(part => part.replace(/\x1b\[[\d;?]*[A-Za-z]|\x1b\d/g, '').split('\r\n')[0] ?? '')
     expect(Math.max(...drawn.filter(part => /^(loading|generating)/.test(part)).map(part => part.length))).toBeLessThan(40)
-    expect(stdout.slice(stdout.lastIndexOf('\x1b[2K'))).toMatch(/^\x1b\[2K30 answered, /)
+    expect(stdout.slice(stdout.lastIndexOf('\x1b[2K'))).toMatch(/^\x1b\[2K400 answered, /)
     expect((await command(80, 'doctor')).stdout).not.toContain('\x1b[3')
   })
 }
