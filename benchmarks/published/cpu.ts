@@ -19,7 +19,7 @@ function shareOf({ fractionOfLimit, limitedBy }: BenchResult): string {
 }
 
 function nameOf(row: BenchResult): string {
-  const words = describeRow({ ...row, tokens: row.tokens }).replace(/\d{4,}/, digits => count(Number(digits)))
+  const words = describeRow(row).replace(/\d{4,}/, digits => count(Number(digits)))
   return isPrompt(row) ? words : `generation, ${words}`
 }
 
@@ -91,7 +91,7 @@ const knownTables = [
 ]
 
 /** Tables of engine.json that have no form of their own above: shown as they are, so that none is left out. */
-export function engineOthers({ engine }: Results): string {
+function engineOthers({ engine }: Results): string {
   const others = Object.entries(engine).filter(([name, value]) => Array.isArray(value) && !knownTables.includes(name))
   return others.map(([name, value]) => {
     const rows = value as ReadonlyArray<Readonly<Record<string, number | string>>>

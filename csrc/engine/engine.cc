@@ -1,5 +1,5 @@
 // engine.cc: the two threads of an engine and its loop. The intake thread makes requests runnable,
-// the engine thread owns the runner. Not here: what a step is (runner.cc), locks (inbox.cc).
+// the engine thread owns the runner. Not here: what a step is (step.cc), locks (inbox.cc).
 // Trap: nothing may leave a thread's function; both have one catch, which turns whatever comes into
 // events.
 #include "engine/engine.h"

@@ -1,6 +1,6 @@
 // run.h: one request on the engine thread, from its arrival to its last event: what it asked, its
 // hypotheses, its decoder and what was told to the caller so far. Not here: when it runs
-// (scheduler.h), the step (runner.h).
+// (scheduler.h), the step (step.cc).
 // Trap: a stream's deltas must add up to the final text exactly: the last drain comes after finish.
 #pragma once
 
@@ -84,7 +84,6 @@ class Run {
   // back, those that are behind; then it decodes. Scoring does not.
   bool filling() const { return !first_token_ || (back_ && (*set_)[0].computed() < fill_end_); }
   bool decoding() const { return first_token_ && !back_; }
-  int64_t fill_end() const { return fill_end_; }
   // Rows before this one were computed before the run was preempted.
   int64_t filled_before() const { return filled_before_; }
   // The first row whose token is scored next.

@@ -28,10 +28,11 @@ bool takes_the_best(const SamplingParams& p) {
 // Then they are taken relative to the best one, which changes no probability.
 bool scores_get_huge(const SamplingParams& p) {
   constexpr double kHuge = 1e6;
-  const bool huge_bias = std::any_of(p.bias.begin(), p.bias.end(), [](const BiasRule& rule) {
-    return std::fabs(rule.value) > static_cast<float>(kHuge);
-  });
-  return huge_bias || (p.temperature > 0.0 && p.temperature < 1.0 / kHuge);
+  const auto is_huge = [](const auto& rule) {
+    return std::isfinite(rule.value) && std::fabs(rule.value) > static_cast<float>(kHuge);
+  };
+  return std::any_of(p.bias.begin(), p.bias.end(), is_huge) ||
+         std::any_of(p.token_bias.begin(), p.token_bias.end(), is_huge) || (p.temperature > 0.0 && p.temperature < 1.0 / kHuge);
 }
 
 struct Output {

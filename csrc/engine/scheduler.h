@@ -1,6 +1,6 @@
 // scheduler.h: which rows the next step computes and what a request needs, as pure functions of
 // plain data, so that millions of states can be tested without a model. Not here: who starts
-// (turns.h), blocks and tokens (sequence.h), the step itself (runner.h).
+// (turns.h), blocks and tokens (sequence.h), the step itself (step.cc).
 //
 // Progress. Every running hypothesis gets a row in every step. Of the rows for prompts half go to
 // the first unfinished prompt in the order of the starts, the other half to the shortest first,

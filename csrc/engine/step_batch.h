@@ -1,6 +1,6 @@
 // step_batch.h: the buffers of one step: rows, sequences, selects and copies, all reserved once,
 // and handed to the model as StepInputs and SelectRows. Not here: which rows (scheduler.h) or what
-// becomes of them (runner.h).
+// becomes of them (step.cc).
 // Trap: rows of generated tokens must all be added before the first row of a prompt. Rows of tokens
 // that are being chosen (add_next) are alone in their step.
 #pragma once

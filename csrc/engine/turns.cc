@@ -104,6 +104,7 @@ bool Turns::batch_is_due(int64_t step) const {
 
 Place* Turns::next(Demand room, int64_t step, std::vector<Place*>* out) const {
   out->clear();
+  if (waiting_ == 0) return nullptr;
   const Line* best = batch_is_due(step) ? nullptr : best_line(kInteractive);
   if (best == nullptr) best = best_line(kBatch);
   if (best == nullptr) return nullptr;
@@ -111,7 +112,9 @@ Place* Turns::next(Demand room, int64_t step, std::vector<Place*>* out) const {
   if (fits(first->demand, room)) return first;
   const Line* const shorts = best_line(kShort);
   Place* const first_short = shorts == nullptr ? nullptr : first_waiting(*shorts);
-  if (first_short != nullptr && find_room(*first_short, {}, step, out)) return first_short;
+  // Passing over the next one, it gets none of the free room, which is the next one's.
+  const bool passes = first_short != nullptr && first_short != first;
+  if (passes && find_room(*first_short, {}, step, out)) return first_short;
   return find_room(*first, room, step, out) ? first : nullptr;
 }
 

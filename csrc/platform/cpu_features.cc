@@ -10,6 +10,8 @@
 #include <thread>
 #include <utility>
 
+#include "platform/linux_cgroups.h"
+
 #if defined(__x86_64__) && defined(__GNUC__)
 #define POLYLM_CPUID 1
 #include <cpuid.h>
@@ -87,43 +89,6 @@ std::string first_line(const std::string& path) {
   return line;
 }
 
-// CPUs per period of one cgroup directory, 0 for "no limit".
-double quota_of(const std::string& directory) {
-  std::istringstream v2(first_line(directory + "/cpu.max"));
-  std::string quota;
-  double period = 0.0;
-  if (v2 >> quota >> period && quota != "max" && period > 0.0) return std::stod(quota) / period;
-  const std::string v1_quota = first_line(directory + "/cpu.cfs_quota_us");
-  const std::string v1_period = first_line(directory + "/cpu.cfs_period_us");
-  if (v1_quota.empty() || v1_period.empty() || v1_quota[0] == '-') return 0.0;
-  const double p = std::stod(v1_period);
-  return p > 0.0 ? std::stod(v1_quota) / p : 0.0;
-}
-
-// The tightest quota of this process's cgroups and all their parents, 0 for none.
-double cgroup_quota() {
-  double tightest = 0.0;
-  std::ifstream groups("/proc/self/cgroup");
-  for (std::string line; std::getline(groups, line);) {
-    const size_t first = line.find(':');
-    const size_t second = line.find(':', first + 1);
-    if (first == std::string::npos || second == std::string::npos) continue;
-    const std::string controllers = line.substr(first + 1, second - first - 1);
-    const bool v2 = controllers.empty();
-    if (!v2 && controllers.find("cpu") == std::string::npos) continue;
-    const std::string root = v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/cpu";
-    std::string path = line.substr(second + 1);
-    for (;;) {
-      const double quota = quota_of(root + path);
-      if (quota > 0.0) tightest = tightest > 0.0 ? std::min(tightest, quota) : quota;
-      const size_t slash = path.rfind('/');
-      if (slash == std::string::npos) break;
-      path.resize(slash);
-    }
-  }
-  return tightest;
-}
-
 int64_t allowed_cores() {
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
@@ -145,11 +110,9 @@ int64_t count_cores() {
   int64_t cores = 0;
 #if defined(__linux__)
   cores = allowed_cores();
-  try {
-    const double quota = cgroup_quota();
-    if (quota > 0.0) cores = std::min(cores, static_cast<int64_t>(quota + 0.999));
-  } catch (const std::exception&) {
-    // A quota that is not a number is a quota that we cannot read: none.
+  const double quota = cgroup_cpus("");
+  if (quota > 0.0 && quota < static_cast<double>(cores)) {
+    cores = static_cast<int64_t>(quota + 0.999);
   }
 #endif
   if (cores <= 0) cores = static_cast<int64_t>(std::thread::hardware_concurrency());

@@ -80,7 +80,8 @@ class Walk {
     if (open_.empty()) return;
     open_.back().below = std::max(open_.back().below, bytes + 1);
     if (open_.back().below <= static_cast<int32_t>(kMaxRuleBytes)) return;
-    fail(Code::kLimit, "the normaliser has a rule for more than 256 bytes of text");
+    fail(Code::kLimit, "the normaliser has a rule for more than " + std::to_string(kMaxRuleBytes) +
+                          " bytes of text");
   }
 
   void check_rule(uint32_t at) const {
@@ -92,7 +93,8 @@ class Walk {
     const std::string_view rest =
         replacements_.substr(value).substr(0, kMaxReplacementBytes + 1);
     if (rest.find('\0') != std::string_view::npos) return;
-    fail(Code::kLimit, "a replacement of the normaliser is longer than 4096 bytes");
+    fail(Code::kLimit, "a replacement of the normaliser is longer than " +
+                          std::to_string(kMaxReplacementBytes) + " bytes");
   }
 
   const std::vector<uint32_t>& units_;

@@ -12,7 +12,7 @@ export function isOpen(text: string): boolean {
 }
 
 /** True for a text that begins with `"""` and has not ended with it. */
-export function inBlock(text: string): boolean {
+function inBlock(text: string): boolean {
   const start = text.trimStart()
   return start.startsWith(quotes) && !(start.length >= 2 * quotes.length && start.trimEnd().endsWith(quotes))
 }

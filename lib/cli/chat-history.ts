@@ -55,7 +55,7 @@ export class History {
     if (size === undefined) return
     // Another conversation may append at the same time: a line that is short goes in whole.
     appendFileSync(this.#file, line, { mode: 0o600 })
-    if (size + line.length > maxFileBytes) this.#shorten()
+    if (size + Buffer.byteLength(line) > maxFileBytes) this.#shorten()
   }
 
   // Bytes of the file, 0 when there is none yet; undefined when it is something else, such as a link.

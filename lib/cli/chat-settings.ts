@@ -6,7 +6,7 @@ import { quote } from '../checkpoint/text.js'
 import { PolyLMError } from '../errors.js'
 import type { GenerateOptions } from '../index.js'
 import { nearest } from '../option-reader.js'
-import { addDecodingFlags } from './decoding-flags.js'
+import { addDecodingFlags, kebab } from './decoding-flags.js'
 import { UsageError } from './failure.js'
 
 const elsewhere: Readonly<Record<string, string>> = {
@@ -27,8 +27,6 @@ export function refuseOptions(options: GenerateOptions): void {
       'leave it out: the oldest turns go first; --on-overflow error keeps all')
   }
 }
-
-const kebab = (name: string): string => name.replace(/[A-Z]/g, letter => `-${letter.toLowerCase()}`)
 
 const notSet = new Set([...Object.keys(elsewhere), 'onOverflow'])
 const flags: ReadonlyMap<string, Option> = new Map(addDecodingFlags(new Command()).options

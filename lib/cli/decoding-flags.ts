@@ -158,7 +158,8 @@ export const decodingFlags: Readonly<Record<string, readonly Row[]>> = {
   ],
 }
 
-const kebab = (name: string): string => name.replace(/[A-Z]/g, letter => `-${letter.toLowerCase()}`)
+/** `topK` as it is written in a flag: `top-k`. */
+export const kebab = (name: string): string => name.replace(/[A-Z]/g, letter => `-${letter.toLowerCase()}`)
 
 /** A number within the range that the library's table gives the option. */
 function numberOf({ type, min, max }: OptionRow): Parse {

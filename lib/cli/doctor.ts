@@ -4,11 +4,10 @@ import { execFile } from 'node:child_process'
 import { cpus, freemem, totalmem } from 'node:os'
 import { promisify } from 'node:util'
 import { Command } from 'commander'
-import { Model } from '../index.js'
+import { isPolyLMError, Model } from '../index.js'
 import type { DeviceInfo } from '../index.js'
 import { oneLine } from '../checkpoint/text.js'
 import { describePlace, withoutPlaces } from '../binary.js'
-import { isPolyLMError } from '../index.js'
 import { findBinary, loadNative } from '../native.js'
 import { exitCodes, QuietFailure } from './failure.js'
 import { bytes, paint, print, printJson, table } from './terminal.js'
@@ -55,6 +54,8 @@ export function doctorCommand(): Command {
 }
 
 async function diagnose(): Promise<Diagnosis> {
+  const devices = await Model.devices()
+  const cpu = devices.find(({ kind }) => kind === 'cpu')       // without a binary it knows no memory
   const facts = {
     polylm: binary(),
     node: {
@@ -62,8 +63,8 @@ async function diagnose(): Promise<Diagnosis> {
       platform: `${process.platform}-${process.arch}`, ...libc(),
     },
     cpu: { model: cpus()[0]?.model.trim() ?? 'unknown', cores: cpus().length, ...forcedIsa() },
-    memory: { total: totalmem(), free: freemem(), ...memoryLimit() },
-    devices: await Model.devices(),
+    memory: { total: totalmem(), free: cpu !== undefined && cpu.memory > 0 ? cpu.free : freemem(), ...memoryLimit() },
+    devices,
   }
   return { ...facts, advice: adviceFor(facts) }
 }
@@ -122,7 +123,7 @@ function adviceFor({ polylm, node, devices, memory }: Omit<Diagnosis, 'advice'>)
   if (polylm.binary === 'found' && !devices.some(device => device.usable)) {
     list.push('No usable device. See the reasons above.')
   }
-  const usable = memory.limit ?? memory.free
+  const usable = Math.min(memory.limit ?? Infinity, memory.free)
   if (usable < 5e9) list.push(`${bytes(usable)} of memory: enough for the demo model, not for PolyLM 1.7B (5 GB)`)
   return list
 }

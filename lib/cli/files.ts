@@ -107,7 +107,7 @@ export async function readText(file: string): Promise<string> {
     if (size > maxTextBytes) {
       throw new PolyLMError('LIMIT',
         `${fileName(file)} has more than ${maxTextBytes} bytes, the maximum for one text`,
-        { file, hint: 'split it, or give one text per line (JSON lines; score also has --by-line)' })
+        { file, hint: 'split it into several files' })
     }
     chunks.push(chunk)
   }

@@ -11,13 +11,13 @@ import type { Interrupt } from './interrupt.js'
 import { isBlank, lineName, Lines, parseJsonLine } from './lines.js'
 import type { Line } from './lines.js'
 import { loadOptions, withModel } from './model-flags.js'
-import { InOrder, OutputFile, standardOutput } from './output.js'
+import { InOrder, OutputFile } from './output.js'
 import { Progress, timeLeft } from './progress.js'
 import { asOneLine } from './prompt-template.js'
 import { inputLine, promptFrame, textLine } from './prompt.js'
 import type { InputLine, PromptFrame } from './prompt.js'
 import { Earlier, lineHash, modelHash, optionsHash, tidied } from './resume.js'
-import { note } from './terminal.js'
+import { jsonLine, note, print, printable } from './terminal.js'
 
 /** Runs every line of the input that is not answered yet. */
 export async function generateMany(
@@ -162,15 +162,15 @@ class Outputs {
   }
 
   #write(lines: string): Promise<void> {
-    return this.#text === undefined ? standardOutput.append(lines) : this.#text.append(lines)
+    return this.#text === undefined ? print(printable(lines)) : this.#text.append(lines)
   }
 
   /** An answer of this run. */
   async answer(index: number, row: Record<string, unknown>, text: string): Promise<void> {
-    const line = JSON.stringify(row) + '\n'
-    await this.#journal?.append(line)
-    if (this.#plan.print === 'jsonl' && this.#ordered === undefined) await standardOutput.append(line)
-    else await this.#ordered?.put(index, this.#plan.print === 'jsonl' ? line : asOneLine(text) + '\n')
+    await this.#journal?.append(JSON.stringify(row) + '\n')
+    const line = this.#plan.print === 'jsonl' ? jsonLine(row) : asOneLine(text) + '\n'
+    if (this.#ordered !== undefined) await this.#ordered.put(index, line)
+    else if (this.#plan.print === 'jsonl') await print(line)
   }
 
   /** The answer of an earlier run, or a blank line: nothing to compute, but it has its place. */

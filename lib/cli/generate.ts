@@ -71,16 +71,19 @@ async function generate(command: Command): Promise<void> {
 
 /** What belongs to one prompt has no meaning beside --input. */
 function refuseOnePromptFlags(command: Command, rest: readonly string[]): void {
-  const { messages, json, outputText } = command.opts<{ messages?: string; json?: true; outputText?: string }>()
+  const { messages, json, stats, outputText } = command.opts<{
+    messages?: string; json?: true; stats?: true; outputText?: string
+  }>()
   if (rest.length > 0) throw new UsageError('a prompt and --input were given', 'give one of them')
   if (messages !== undefined) throw new UsageError('--messages and --input were given', 'give one of them')
+  if (stats === true) throw new UsageError('--stats and --input were given', 'a batch prints its speed without it')
   if (json === true && outputText !== undefined) {
     throw new UsageError('--json and --output-text were given', 'the JSON lines are those of --output')
   }
 }
 
 /** Prints a stream's text as it becomes certain, ends it with a line end, and gives its result. */
-export async function printStream(stream: GenerateStream): Promise<GenerateResult> {
+async function printStream(stream: GenerateStream): Promise<GenerateResult> {
   for await (const event of stream) if (event.type === 'text') await print(printable(event.text))
   await print('\n')
   return stream.result

@@ -11,7 +11,7 @@ const codes: Readonly<Record<Stop, number>> = { SIGINT: exitCodes.interrupted, S
 /** Turns SIGINT and SIGTERM into an AbortSignal while it is installed. */
 export class Interrupt {
   readonly #controller = new AbortController()
-  readonly #handler = (signal: Stop): void => this.press(signal)
+  readonly #handler = (signal: Stop): void => this.#press(signal)
   #code: number = exitCodes.interrupted
 
   constructor() {
@@ -33,8 +33,8 @@ export class Interrupt {
     return new QuietFailure(this.#code)
   }
 
-  /** What a signal does. The chat calls it too: a terminal in raw mode reports Ctrl-C as a key. */
-  press(signal: Stop = 'SIGINT'): void {
+  /** What a signal does. */
+  #press(signal: Stop): void {
     clearBars()
     if (this.pressed) process.exit(codes[signal])
     this.#code = codes[signal]

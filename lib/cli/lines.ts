@@ -1,5 +1,6 @@
 // lines.ts: lines of text and of JSON. UTF-8 is checked, not repaired.
 // Trap: lines end at \n only. node:readline also splits at U+2028, which JSON allows inside strings.
+import { oneLine } from '../checkpoint/text.js'
 import { PolyLMError } from '../errors.js'
 import { decodeUtf8, fileName, inputBytes, isRegular, withoutMark } from './files.js'
 
@@ -104,11 +105,8 @@ export function parseJsonLine(line: Line, name: string, hint = 'each line must b
   }
 }
 
-// V8 quotes the text where it failed, line by line of any length and with any character.
-function shortReason(cause: unknown): string {
-  // eslint-disable-next-line no-control-regex
-  return (cause as Error).message.slice(0, 200).replace(/[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/g, '\ufffd')
-}
+/** Why JSON could not be read: V8 quotes the text where it failed, of any length and with any character. */
+export const shortReason = (cause: unknown): string => oneLine((cause as Error).message.slice(0, 200))
 
 /** True for an object that is neither null nor an array. */
 export function isRecord(value: unknown): value is Record<string, unknown> {

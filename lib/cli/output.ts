@@ -1,5 +1,4 @@
-// output.ts: where the answers of a batch go: files that grow by whole lines and are locked meanwhile, standard output,
-// and answers brought back into the order of the input. What an earlier run left: resume.ts.
+// output.ts: where the answers of a batch go: files that grow by whole lines and are locked meanwhile, and answers brought back into the order of the input. What an earlier run left: resume.ts.
 // Trap: answers come in the order of completion; the one that is missing holds back those behind it, in memory.
 import { open, rename, rm } from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
@@ -7,23 +6,9 @@ import { PolyLMError } from '../errors.js'
 import { UsageError } from './failure.js'
 import { fileName, placeOf, sizeOf, writeFailure } from './files.js'
 import { lockFile } from './lock.js'
-import { print, printable } from './terminal.js'
-
-/** Something that takes text line by line. */
-export interface LineSink {
-  /** Takes one or more whole lines. */
-  append: (lines: string) => Promise<void>
-  close: () => Promise<void>
-}
-
-/** Standard output as a sink. */
-export const standardOutput: LineSink = {
-  append: lines => print(printable(lines)),
-  close: () => Promise.resolve(),
-}
 
 /** A file that grows by whole lines: what cannot be written whole is taken back, as far as the disk lets us. */
-export class OutputFile implements LineSink {
+export class OutputFile {
   readonly #name: string
   readonly #unlock: () => void
   #file: FileHandle

@@ -6,7 +6,7 @@ import { quote } from '../checkpoint/text.js'
 import { biasFromJson } from './decoding-flags.js'
 import { UsageError } from './failure.js'
 import { fileName, readText } from './files.js'
-import { isRecord } from './lines.js'
+import { isRecord, shortReason } from './lines.js'
 import { promptTemplate } from './prompt-template.js'
 import type { PromptTemplate } from './prompt-template.js'
 
@@ -99,7 +99,7 @@ async function messagesFrom(file: string): Promise<Message[]> {
     value = JSON.parse(await readText(file))
   } catch (cause) {
     if (!(cause instanceof SyntaxError)) throw cause
-    throw new UsageError(`${fileName(file)} is not JSON: ${cause.message}`)
+    throw new UsageError(`${fileName(file)} is not JSON: ${shortReason(cause)}`)
   }
   return checkMessages(value, fileName(file))
 }

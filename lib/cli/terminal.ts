@@ -39,11 +39,14 @@ export function print(text: string): Promise<void> {
   })
 }
 
-/** One line of JSON on standard output; on a terminal with JSON's escapes for what it would obey. */
-export function printJson(value: unknown): Promise<void> {
+/** A value as a line of JSON for standard output; on a terminal with JSON's escapes for what it would obey. */
+export function jsonLine(value: unknown): string {
   const json = JSON.stringify(value)
-  return print((process.stdout.isTTY ? printableJson(json) : json) + '\n')
+  return (process.stdout.isTTY ? printableJson(json) : json) + '\n'
 }
+
+/** One line of JSON on standard output. */
+export const printJson = (value: unknown): Promise<void> => print(jsonLine(value))
 
 /** A remark for people on standard error. */
 export function note(text: string): void {

@@ -101,6 +101,19 @@ TEST(extremes_a_bias_beyond_all_logits_leaves_its_tokens_equal) {
   EXPECT_NEAR(static_cast<double>(greedy.logprob), std::log(0.5), 1e-6);
 }
 
+// The same as rules of one token, which come as a list of their own.
+TEST(extremes_a_huge_bias_of_single_tokens_keeps_the_logarithm) {
+  const std::vector<float> row = {1.0F, 3.0F, 2.0F, 3.5F, -60.0F};
+  SamplingParams params = sampling(1.0);
+  params.logprobs = 4;
+  params.logprobs_processed = true;
+  for (const float huge : {1e9F, kMostFloat}) {
+    params.token_bias = {{0, huge}, {2, huge}};
+    const TokenInfo token = run_toy(params, kPrompt, 5, always(row)).outputs[0].logprobs[0];
+    EXPECT_NEAR(static_cast<double>(token.logprob), std::log(0.5), 1e-6);
+  }
+}
+
 // A sum of 3e38 makes the scores of all other tokens equal: the candidates must still do.
 TEST(extremes_beams_whose_sums_swallow_log_probabilities) {
   for (const BeamScoring scoring : {BeamScoring::kHf455, BeamScoring::kHf431}) {

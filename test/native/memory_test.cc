@@ -1,5 +1,5 @@
-// memory_test.cc: how much memory is free, read from folders that look like /proc and the cgroup
-// file systems of machines and containers of every kind.
+// memory_test.cc: how much memory is free and how many CPUs may be used, read from folders that look
+// like /proc and the cgroup file systems of machines and containers of every kind.
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
@@ -7,6 +7,7 @@
 #include <string>
 
 #include "harness.h"
+#include "platform/linux_cgroups.h"
 #include "platform/linux_memory.h"
 #include "platform/memory_info.h"
 
@@ -65,6 +66,7 @@ class Machine {
     EXPECT_EQ(info.total_bytes / kMb, total);
     EXPECT_EQ(info.free_bytes / kMb, free);
   }
+  double cpus() const { return cgroup_cpus(root_.string()); }
 
  private:
   std::filesystem::path root_;
@@ -132,6 +134,31 @@ TEST(memory_of_nested_groups_is_the_least_of_all) {
   machine.v2("/sys/fs/cgroup/user.slice/app.service", 0, 100, 50);
   machine.v2("/sys/fs/cgroup/user.slice/app.service/worker", 1000, 100, 50);
   machine.expect(1000, 300);
+}
+
+// CPU quotas are looked for where memory limits are: nested, mounted anywhere, in either version.
+TEST(cpu_quota_of_groups) {
+  Machine machine;
+  machine.write("/proc/self/mountinfo",
+                "36 25 0:31 / /run/groups rw - cgroup2 cgroup2 rw\n"
+                "37 25 0:32 /docker/abc /cpus rw - cgroup cgroup rw,cpu,cpuacct\n");
+  machine.write("/proc/self/cgroup", "0::/a/b\n");
+  EXPECT_EQ(machine.cpus(), 0.0);
+  machine.write("/run/groups/a/b/cpu.max", "max 100000\n");
+  EXPECT_EQ(machine.cpus(), 0.0);
+  machine.write("/run/groups/a/cpu.max", "250000 100000\n");
+  EXPECT_EQ(machine.cpus(), 2.5);
+  machine.write("/run/groups/a/b/cpu.max", "150000 100000\n");
+  EXPECT_EQ(machine.cpus(), 1.5);
+  machine.write("/run/groups/a/b/cpu.max", "many 0\n");  // not a number: no limit
+  EXPECT_EQ(machine.cpus(), 2.5);
+  machine.write("/proc/self/cgroup", "7:cpuset:/x\n4:cpu,cpuacct:/docker/abc/in\n");
+  machine.write("/cpus/in/cpu.cfs_quota_us", "-1\n");
+  machine.write("/cpus/in/cpu.cfs_period_us", "100000\n");
+  EXPECT_EQ(machine.cpus(), 0.0);
+  machine.write("/cpus/cpu.cfs_quota_us", "50000\n");
+  machine.write("/cpus/cpu.cfs_period_us", "100000\n");
+  EXPECT_EQ(machine.cpus(), 0.5);
 }
 
 // Docker without a cgroup namespace: the path on the host, the group mounted as the root.

@@ -22,11 +22,11 @@ class Lines {
     yielding_.reserve(static_cast<size_t>(rows));
   }
 
-  uint64_t add(const std::string& caller, int64_t steps, bool batch = false) {
+  uint64_t add(const std::string& caller, int64_t steps, bool batch = false, int64_t rows = 1) {
     auto place = std::make_unique<Place>();
     place->id = ++last_;
     place->batch = batch;
-    place->demand = {0, 1};
+    place->demand = {0, rows};
     place->steps = steps;
     turns.add(place.get(), caller, step);
     callers_[last_] = caller;
@@ -40,18 +40,18 @@ class Lines {
       told += callers_[next->id];
       for (Place* const other : yielding_) {
         turns.preempt(other, step);
-        ++room_.rows;
+        room_.rows += other->demand.rows;
         told += "-" + callers_[other->id];
       }
       turns.start(next, next->was_preempted ? 1 : 0, step);
       if (next->is_behind) turns.goes_on(next, step);
-      --room_.rows;
+      room_.rows -= next->demand.rows;
       EXPECT(room_.rows >= 0);
     }
     return told;
   }
   void end(uint64_t id) {
-    if (runs(id)) ++room_.rows;
+    if (runs(id)) room_.rows += all_.at(id)->demand.rows;
     turns.remove(all_.at(id).get(), step);
     all_.erase(id);
   }
@@ -124,6 +124,17 @@ TEST(turns_short_requests_have_a_line_of_their_own) {
   EXPECT_EQ(lines.start(), std::string("a-a"));
   lines.add("b", 1);  // shorts do not displace shorts but to share
   EXPECT_EQ(lines.start(), std::string("b-a"));
+}
+
+// What is free counts for whoever is next: no more make place than are needed.
+TEST(turns_a_short_request_that_is_next_uses_the_free_room) {
+  Lines lines(5);
+  for (const char* caller : {"a", "b", "c", "d"}) lines.add(caller, kLong);
+  EXPECT_EQ(lines.start(), std::string("abcd"));
+  lines.add("e", 1, false, 3);  // one row is free
+  const std::string told = lines.start();
+  EXPECT_EQ(told.substr(0, 1), std::string("e"));
+  EXPECT_EQ(told.size(), size_t{5});  // two made place
 }
 
 TEST(turns_batch_makes_place_and_gets_its_own) {
