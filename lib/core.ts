@@ -2,7 +2,9 @@
 // prompts and options needs. Not here: the public class (model.ts), loading (load.ts).
 import type { Engine } from './call.js'
 import { isPolyLMError, PolyLMError } from './errors.js'
-import { checkChoices, checkGenerate, type CheckedGenerate, type OptionContext } from './generate-options.js'
+import {
+  checkChoices, checkGenerate, maxUnitsHere, type CheckedGenerate, type OptionContext,
+} from './generate-options.js'
 import { fromCore, inCore, type NativePart, type NativeRequest } from './native.js'
 import type { OptionBag } from './option-reader.js'
 import type { PromptContext } from './prompt.js'
@@ -52,9 +54,6 @@ export interface EncodedText {
   readonly ids: Int32Array
   readonly offsets?: Uint32Array | undefined
 }
-
-/** UTF-16 units that are encoded on this thread, in about 10 ms; what is longer goes to another one. */
-const maxUnitsHere = 16 * 1024
 
 /** Ids of texts; long ones are encoded off this thread. */
 export async function encodeTexts(

@@ -2,6 +2,7 @@
 // the order of completion, and calls made beside it go first. Trap: one bad item is a result with an
 // error; what would fail every item (the model is gone, the input throws) ends the iteration.
 import { linkedController } from './abort.js'
+import { Slicer } from './checkpoint/slicer.js'
 import { prepareGenerate, runGenerate, type Core } from './core.js'
 import { isPolyLMError } from './errors.js'
 import { checkGenerate, generateNames } from './generate-options.js'
@@ -10,7 +11,7 @@ import { readBag, readProperty, show } from './option-reader.js'
 import { invalidPrompt, type Prompt } from './prompt.js'
 import type { GenerateResult } from './result.js'
 import { EventQueue } from './stream.js'
-import { ignore, Pauses, reading } from './untrusted.js'
+import { ignore, reading } from './untrusted.js'
 
 /** A prompt with options of its own, which go over those of the whole run. */
 export interface GenerateInput {
@@ -38,7 +39,7 @@ export async function * generateEach(
   // Inputs and answers arrive in one queue: a slow input must not hold back the answers that are there.
   const arrivals = new EventQueue<Input | GenerateManyItem>()
   const running = new Set<Promise<void>>()
-  const pauses = new Pauses()
+  const slicer = new Slicer()
   let [next, asking, more, failed] = [0, false, true, false]
   const ask = async (): Promise<void> => {
     asking = true
@@ -57,7 +58,7 @@ export async function * generateEach(
       if (more && !asking && unanswered < most) ask().catch((e: unknown) => { arrivals.fail(e) })
       const { value: arrived } = await arrivals.next()
       if (arrived === undefined) return
-      await pauses.due()                             // bad items are answered at once, however many there are
+      if (slicer.due()) await slicer.pause()   // bad items are answered at once, however many there are
       if ('index' in arrived) {
         unanswered--
         if (!arrived.ok) throwIfOver(arrived.error, shared.signal)

@@ -5,7 +5,7 @@ import type { Compat, GenerateOptions } from './options.js'
 import { PolyLMError } from './errors.js'
 import type { NativeParams } from './native.js'
 import {
-  countIds, invalidOption, readBag, readBoolean, readChoice, readIds, readNumber, readPriority, readProperty, readSalt,
+  invalidOption, readBag, readBoolean, readChoice, readIds, readNumber, readPriority, readProperty, readSalt,
   readSignal, show, type OptionBag,
 } from './option-reader.js'
 import { derivedRows, optionLimits, optionTable } from './option-table.js'
@@ -312,8 +312,8 @@ function readSpared(bag: OptionBag, context: OptionContext, stopTokenIds: Int32A
 /** UTF-16 units and token ids of all choices together. */
 const maxChoiceUnits = 128 * 1024
 const maxChoiceIds = 64 * 1024
-/** Longer texts are encoded off this thread, once the call runs. */
-const maxUnitsHere = 16 * 1024
+/** UTF-16 units that are encoded on this thread, in about 10 ms; what is longer goes to another one. */
+export const maxUnitsHere = 16 * 1024
 
 function readAllow(
   bag: OptionBag, context: OptionContext,
@@ -355,9 +355,9 @@ function readChoices(
     }
     const tokens = typeof choice === 'object' && choice !== null ? readProperty(choice, 'tokens') : undefined
     const reject = (reason: string): PolyLMError => complain(`choice ${i}: ${reason}`)
-    ids -= countIds(tokens, reject)
-    if (ids < 0) throw complain(`the choices have more than ${maxChoiceIds} token ids together`)
-    return readIds(tokens, context.vocabSize, reject)
+    const read = readIds(tokens, context.vocabSize, reject, ids)
+    ids -= read.length
+    return read
   }).map(choice => {
     if (typeof choice !== 'string' || context.hasTokenizer) return choice
     throw new PolyLMError(

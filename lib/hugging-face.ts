@@ -2,12 +2,12 @@
 // those of transformers 4.55 and 4.57, and where 4.57 raises an error, so does this.
 // Trap: exact or refused. An argument that changes the output and has no counterpart is refused, one that cannot
 // change it is listed as dropped; what comes out passes the check of our own options.
-import { isPolyLMError, PolyLMError } from './errors.js'
+import { isPolyLMError } from './errors.js'
 import { checkGenerate } from './generate-options.js'
 import { huggingFaceTable, type NoneMeaning, type Refused, type Translated } from './hugging-face-table.js'
-import { biasOf } from './hugging-face-bias.js'
+import { biasOf, tokenIds, tokenLimit } from './hugging-face-bias.js'
 import type { GenerateOptions } from './options.js'
-import { nearest, readBag, readIds, readProperty, show, type OptionBag } from './option-reader.js'
+import { invalidOption, nearest, readBag, readProperty, type OptionBag } from './option-reader.js'
 import { reading } from './untrusted.js'
 
 /** Options of {@link fromHuggingFace}. */
@@ -36,12 +36,6 @@ interface Call {
   readonly beams: boolean
   readonly options: Mutable
   readonly dropped: Set<string>
-}
-
-function refused(name: string, value: unknown, reason: string, hint?: string): PolyLMError {
-  return new PolyLMError('INVALID_OPTION', `${name}: found ${show(value)}, ${reason}`, {
-    option: name, value, reason, ...(hint === undefined ? {} : { hint }),
-  })
 }
 
 const known: ReadonlySet<string> = new Set(Object.keys(huggingFaceTable))
@@ -74,7 +68,7 @@ export function fromHuggingFace(
     readStops(call)
     readForced(call)
     readFlags(call)
-    Object.assign(call.options, biasOf(call.bag, call.options.stopTokenIds, refused))
+    Object.assign(call.options, biasOf(call.bag, call.options.stopTokenIds))
     checkTogether(call)
     checkOptions(call)
     const given = Object.keys(call.bag)
@@ -89,7 +83,7 @@ function readKwargs(kwargs: unknown): OptionBag {
     if (!isPolyLMError(e) || e['reason'] !== 'unknown') throw e
     const name = String(e['option'])
     const meant = nearest(name, known)
-    throw refused(name, e['value'], 'is not an argument that is known here',
+    throw invalidOption(name, e['value'], 'is not an argument that is known here',
       meant === undefined ? undefined : `did you mean ${meant}?`)
   }
 }
@@ -115,7 +109,7 @@ function open(kwargs: unknown, context: unknown): Call {
 
 function dropNeutral(name: string, value: unknown, row: Refused, beams: boolean, dropped: Set<string>): void {
   const off = value === null ? !(row.none === 'error with beams' && beams) : row.neutral?.(value) === true
-  if (!off) throw refused(name, value, `not supported: it ${row.refused}`, row.hint)
+  if (!off) throw invalidOption(name, value, `not supported: it ${row.refused}`, row.hint)
   dropped.add(name)
 }
 
@@ -123,30 +117,32 @@ function ofNone(name: string, none: NoneMeaning, given: OptionBag, beams: boolea
   if (typeof none === 'object') return none.value
   const error = none === 'error' || (none === 'error with beams' && beams) ||
     (none === 'error without max_new_tokens' && typeof given['max_new_tokens'] !== 'number')
-  if (error) throw refused(name, null, 'is an error in transformers')
+  if (error) throw invalidOption(name, null, 'is an error in transformers')
   dropped.add(name)
   return undefined
 }
 
 function promptTokensOf(context: unknown): number | undefined {
   if (context === undefined) return undefined
-  if (typeof context !== 'object' || context === null) throw refused('context', context, 'expected { promptTokens }')
+  if (typeof context !== 'object' || context === null) {
+    throw invalidOption('context', context, 'expected { promptTokens }')
+  }
   const value = readProperty(context, 'promptTokens')
   if (value === undefined) return undefined
   if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 1) return value
-  throw refused('promptTokens', value, 'expected a whole number from 1')
+  throw invalidOption('promptTokens', value, 'expected a whole number from 1')
 }
 
 function number(bag: OptionBag, name: string): number {
   const value = bag[name]
   if (typeof value === 'number' && Number.isFinite(value)) return value
-  throw refused(name, value, 'expected a number')
+  throw invalidOption(name, value, 'expected a number')
 }
 
 function flag(bag: OptionBag, name: string): boolean {
   const value = bag[name]
   if (typeof value === 'boolean') return value
-  throw refused(name, value, 'expected true or false')
+  throw invalidOption(name, value, 'expected true or false')
 }
 
 function readNumbers({ bag, options, dropped }: Call): void {
@@ -174,7 +170,7 @@ function readSampling({ bag, options, dropped, sampling, beams }: Call): void {
     if (!sampling || works[name]?.(value) === false) {
       dropped.add(name)
     } else if ((name === 'temperature' || name === 'typical_p') && value <= 0) {
-      throw refused(name, value, 'expected a number above 0')
+      throw invalidOption(name, value, 'expected a number above 0')
     } else {
       options[row.becomes[0] as 'temperature'] = value
     }
@@ -189,7 +185,7 @@ function readLengths({ bag, options, dropped, promptTokens }: Call): void {
   const counted = (name: string): number => {
     const total = number(bag, name)
     if (promptTokens !== undefined) return total - promptTokens
-    throw refused(name, total, 'counts the prompt', 'pass { promptTokens } as the second argument')
+    throw invalidOption(name, total, 'counts the prompt', 'pass { promptTokens } as the second argument')
   }
   options.maxTokens = bag['max_new_tokens'] === undefined ? newTokens : number(bag, 'max_new_tokens')
   if (bag['max_length'] !== undefined && bag['max_new_tokens'] !== undefined) {
@@ -197,7 +193,8 @@ function readLengths({ bag, options, dropped, promptTokens }: Call): void {
   } else if (bag['max_length'] !== undefined) {
     options.maxTokens = counted('max_length')
     if (options.maxTokens <= 0) {
-      throw refused('max_length', bag['max_length'], `expected more than the ${promptTokens} tokens of the prompt`,
+      throw invalidOption('max_length', bag['max_length'],
+        `expected more than the ${promptTokens} tokens of the prompt`,
         'max_new_tokens does not count the prompt')
     }
   }
@@ -213,12 +210,8 @@ function readLengths({ bag, options, dropped, promptTokens }: Call): void {
   }
 }
 
-const tokenLimit = 2 ** 31 - 1
-
-function ids(name: string, value: unknown): number[] {
-  const list = typeof value === 'number' ? [value] : value
-  return Array.from(readIds(list, tokenLimit, reason => refused(name, value, reason)))
-}
+const ids = (name: string, value: unknown): number[] =>
+  Array.from(tokenIds(name, typeof value === 'number' ? [value] : value))
 
 function readStops({ bag, options }: Call): void {
   if (bag['eos_token_id'] !== undefined) options.stopTokenIds = ids('eos_token_id', bag['eos_token_id'])
@@ -226,7 +219,7 @@ function readStops({ bag, options }: Call): void {
   if (stop === undefined) return
   const list = typeof stop === 'string' ? [stop] : stop
   if (!Array.isArray(list) || list.length === 0 || !list.every(text => typeof text === 'string')) {
-    throw refused('stop_strings', stop, 'expected text or an array of texts, one at least')
+    throw invalidOption('stop_strings', stop, 'expected text or an array of texts, one at least')
   }
   options.stop = [...new Set(list as string[])]
   options.stopMatching = 'hf'
@@ -235,7 +228,7 @@ function readStops({ bag, options }: Call): void {
 
 function oneId(bag: OptionBag, name: string): number {
   const [id, ...others] = ids(name, bag[name])
-  if (id === undefined || others.length > 0) throw refused(name, bag[name], 'expected one token id')
+  if (id === undefined || others.length > 0) throw invalidOption(name, bag[name], 'expected one token id')
   return id
 }
 
@@ -244,7 +237,7 @@ function readForced({ bag, options, dropped, promptTokens }: Call): void {
   if (bag['forced_bos_token_id'] === undefined) return
   const first = oneId(bag, 'forced_bos_token_id')
   if (promptTokens === undefined) {
-    throw refused('forced_bos_token_id', first, 'works in transformers only when the prompt is one token',
+    throw invalidOption('forced_bos_token_id', first, 'works in transformers only when the prompt is one token',
       'pass { promptTokens } as the second argument, or use forcedFirstToken')
   }
   if (promptTokens === 1) options.forcedFirstToken = first
@@ -256,7 +249,7 @@ function readFlags({ bag, options, dropped, beams }: Call): void {
   const early = bag['early_stopping']
   if (early === undefined) return
   if (typeof early !== 'boolean' && early !== 'never') {
-    throw refused('early_stopping', early, "expected true, false or 'never'")
+    throw invalidOption('early_stopping', early, "expected true, false or 'never'")
   }
   if (beams) options.earlyStopping = early
   else dropped.add('early_stopping')
@@ -266,23 +259,24 @@ function readFlags({ bag, options, dropped, beams }: Call): void {
 function checkTogether({ bag, options, sampling, beams }: Call): void {
   const n = options.n ?? 1
   if (n > 1 && !beams && !sampling) {
-    throw refused('num_return_sequences', n, 'expected 1 without do_sample and num_beams')
+    throw invalidOption('num_return_sequences', n, 'expected 1 without do_sample and num_beams')
   }
   if (beams && n > (options.numBeams ?? 1)) {
-    throw refused('num_return_sequences', n, `expected at most num_beams (${options.numBeams})`)
+    throw invalidOption('num_return_sequences', n, `expected at most num_beams (${options.numBeams})`)
   }
   const lookup = bag['prompt_lookup_num_tokens']
   if (lookup !== undefined && lookup !== null && !beams) {
     const reason = n > 1 ? 'is an error with num_return_sequences above 1 in transformers'
       : bag['stop_strings'] === undefined ? undefined : 'makes transformers overlook stop_strings inside a draft'
-    if (reason !== undefined) throw refused('prompt_lookup_num_tokens', lookup, reason)
+    if (reason !== undefined) throw invalidOption('prompt_lookup_num_tokens', lookup, reason)
   }
   if (bag['suppress_tokens'] === undefined) return
+  const suppressed = new Set(ids('suppress_tokens', bag['suppress_tokens']))
   for (const [name, forced] of [
     ['forced_eos_token_id', options.forcedLastToken], ['forced_bos_token_id', options.forcedFirstToken],
   ] as const) {
-    if (forced !== undefined && ids('suppress_tokens', bag['suppress_tokens']).includes(forced)) {
-      throw refused(name, forced, 'is in suppress_tokens, which leaves no token at all')
+    if (forced !== undefined && suppressed.has(forced)) {
+      throw invalidOption(name, forced, 'is in suppress_tokens, which leaves no token at all')
     }
   }
 }
@@ -299,7 +293,8 @@ function checkOptions({ bag, options }: Call): void {
     const option = e['option']
     const name = translated.find(([argument, { becomes }]) =>
       bag[argument] !== undefined && becomes.some(each => each === option))?.[0]
-    throw name === undefined ? e : refused(name, bag[name], `${String(e['reason'])}, as ${String(option)}`, e.hint)
+    if (name === undefined) throw e
+    throw invalidOption(name, bag[name], `${String(e['reason'])}, as ${String(option)}`, e.hint)
   }
 }
 

@@ -133,19 +133,21 @@ function freeHere(): number {
 export async function estimateMemory(
   checkpoint: Checkpoint, checked: CheckedEstimate, contextSize: number,
 ): Promise<MemoryEstimate> {
-  return await estimate(checkpoint.config, matrixBytesOf(checkpoint, checked.precision), checked, contextSize)
+  const bytes = matrixBytesOf(checkpoint, checked.precision)
+  const { free: _, ...found } = await estimate(checkpoint.config, bytes, checked, contextSize)
+  return found
 }
 
 async function estimate(
   config: ModelConfig, matrixBytes: number, checked: CheckedEstimate, contextSize: number,
-): Promise<MemoryEstimate> {
+): Promise<MemoryEstimate & { free: number | undefined }> {
   const { kind, isa, free } = await freeMemory(checked.device, weightBytes(config, matrixBytes))
   const sizes = modelSizes(config, matrixBytes, checked, contextSize, isa)
   const afterWeights = free === undefined ? undefined : Math.max(0, free - sizes.weights - sizes.workspace)
   const kv = kvTokens(checked, contextSize, sizes.kvPerToken, afterWeights) * sizes.kvPerToken
   const total = sizes.weights + sizes.workspace + kv
   const fits = free === undefined || total <= free
-  return { weights: sizes.weights, kv, workspace: sizes.workspace, total, fits, device: kind }
+  return { weights: sizes.weights, kv, workspace: sizes.workspace, total, fits, device: kind, free }
 }
 
 /**
@@ -156,10 +158,8 @@ async function estimate(
 export async function checkMemory(
   config: ModelConfig, matrixBytes: number, checked: CheckedEstimate, contextSize: number,
 ): Promise<void> {
-  const { free } = await freeMemory(checked.device, weightBytes(config, matrixBytes))
-  if (free === undefined) return
-  const { total, weights, kv, workspace } = await estimate(config, matrixBytes, checked, contextSize)
-  if (total <= free) return
+  const { total, weights, kv, workspace, fits, free } = await estimate(config, matrixBytes, checked, contextSize)
+  if (fits || free === undefined) return
   const suggestions = [
     ...(checked.precision === 'fp32' ? ["dtype: 'bf16'"] : []),
     'a smaller contextSize',

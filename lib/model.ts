@@ -17,7 +17,7 @@ import type {
   DisposeOptions, EstimateOptions, GenerateOptions, LoadOptions, LogitsOptions, LoglikelihoodItem,
   LoglikelihoodOptions, ScoreOptions,
 } from './options.js'
-import { readBag, readNumber, show } from './option-reader.js'
+import { readBag, readNumber, checkDir } from './option-reader.js'
 import { promptParts, type Prompt } from './prompt.js'
 import type { GenerateResult } from './result.js'
 import {
@@ -390,11 +390,4 @@ export const Model: ModelStatic = {
       return [{ kind: 'cpu', name: 'cpu', usable: false, reason, memory: 0, free: 0 }]
     }
   },
-}
-
-function checkDir(dir: unknown): string {
-  if (typeof dir === 'string' && dir !== '' && !dir.includes('\0')) return dir
-  throw new PolyLMError('INVALID_OPTION', `dir: found ${show(dir)}, expected the path of a model directory`, {
-    option: 'dir', value: dir, reason: 'expected the path of a model directory',
-  })
 }

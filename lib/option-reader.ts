@@ -5,6 +5,7 @@
 import { adoptSignal } from './abort.js'
 import { printableJson } from './checkpoint/text.js'
 import { PolyLMError } from './errors.js'
+import { bigintText } from './plain.js'
 import { isArray, said } from './untrusted.js'
 
 /** An option that cannot be used. */
@@ -30,7 +31,7 @@ export function show(value: unknown): string {
     case 'number':
       return Object.is(value, -0) ? '-0' : String(value)
     case 'bigint':
-      return value > -tooWide && value < tooWide ? `${String(value)}n` : 'a bigint of more than 40 digits'
+      return bigintText(value)
     case 'boolean':
     case 'undefined':
       return String(value)
@@ -43,8 +44,11 @@ export function show(value: unknown): string {
   }
 }
 
-// Writing a wide one in decimal digits takes quadratic time.
-const tooWide = 10n ** 40n
+/** The path of a model directory. */
+export function checkDir(dir: unknown): string {
+  if (typeof dir === 'string' && dir !== '' && !dir.includes('\0')) return dir
+  throw invalidOption('dir', dir, 'expected the path of a model directory')
+}
 
 /** A copy of an options object: own properties, read once, `undefined` left out, no prototype. */
 export type OptionBag = Readonly<Record<string, unknown>>

@@ -1,8 +1,5 @@
 // permission.ts: Node's permission model and its flags, where they are why something fails.
 
-/** What reading, writing and loading need. */
-export type PermissionFlag = '--allow-fs-read' | '--allow-fs-write'
-
 // By its member: the error may come from another realm.
 const codeOf = (e: unknown): unknown =>
   (typeof e === 'object' && e !== null ? (e as { code?: unknown }).code : undefined)
@@ -22,7 +19,10 @@ export const isAddonDenied = (e: unknown): boolean => codeOf(e) === 'ERR_DLOPEN_
 /** True when Node runs with its permission model. */
 export const hasPermissionModel = (): boolean => (process as { permission?: unknown }).permission !== undefined
 
-/** The hint for an error that the permission model caused, else undefined. */
-export function permissionHint(e: unknown, flag: PermissionFlag, path: string): string | undefined {
-  return isDenied(e) ? `Node's permission model forbids it: start Node with ${flag}=${path}` : undefined
+/** The hint for an error that the permission model caused, else undefined; `path` is what must be allowed. */
+export function permissionHint(e: unknown, path: string): string | undefined {
+  if (!isDenied(e)) return undefined
+  const { permission } = e as { permission?: unknown }
+  const flag = permission === 'FileSystemWrite' ? '--allow-fs-write' : '--allow-fs-read'
+  return `Node's permission model forbids it: start Node with ${flag}=${path}`
 }

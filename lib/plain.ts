@@ -35,57 +35,86 @@ function plain(value: unknown): unknown {
 const maxText = 4000
 const maxEntries = 100
 const maxDepth = 4
+/** Values in all: lists of lists would multiply what each level may have. */
+const maxValues = 1000
+
+// Writing a wide one in decimal digits takes quadratic time.
+const tooWide = 10n ** 40n
+
+/** A bigint as text, a wide one described. */
+export const bigintText = (value: bigint): string =>
+  (value > -tooWide && value < tooWide ? String(value) : 'a bigint of more than 40 digits')
 
 /**
  * A value that nobody vouches for as JSON can show it: numbers without JSON form as text, long texts and lists cut,
  * what cannot be read named. Never throws.
  */
-export function jsonSafe(value: unknown, depth = 0): unknown {
+export const jsonSafe = (value: unknown): unknown => safe(value, 0, { left: maxValues })
+
+interface Budget {
+  left: number
+}
+
+function safe(value: unknown, depth: number, budget: Budget): unknown {
+  budget.left--
   switch (typeof value) {
     case 'string':
       return value.length > maxText ? `${value.slice(0, maxText)}... (${value.length} characters)` : value
     case 'number':
       return Number.isFinite(value) ? value : String(value)
     case 'bigint':
-      return value.toString().slice(0, maxText)
+      return bigintText(value)
     case 'boolean':
     case 'undefined':
       return value
     case 'object':
-      return value === null ? null : safeObject(value, depth)
+      return value === null ? null : safeObject(value, depth, budget)
     default:
       return `[${typeof value}]`
   }
 }
 
-function safeObject(value: object, depth: number): unknown {
+function safeObject(value: object, depth: number, budget: Budget): unknown {
   try {
-    if (isError(value)) return safeError(value, depth)
+    if (isError(value)) return safeError(value, depth, budget)
     if (depth >= maxDepth) return Array.isArray(value) ? '[array]' : '[object]'
-    if (isTypedArray(value) || Array.isArray(value)) return safeList(value, depth)
-    if (value instanceof Map || value instanceof Set) return safeList([...value], depth)
+    if (isTypedArray(value) || Array.isArray(value)) {
+      return safeList(i => value[i], value.length, depth, budget)
+    }
+    if (value instanceof Map || value instanceof Set) {
+      const items: Iterator<unknown> = value[Symbol.iterator]()
+      return safeList(() => items.next().value, value.size, depth, budget)
+    }
     const entries = Object.entries(value)
-    const safe = entries.slice(0, maxEntries).map(([name, member]) => [name, jsonSafe(member, depth + 1)])
-    return Object.fromEntries(entries.length > maxEntries ? [...safe, ['...', `${entries.length} members`]] : safe)
+    const shown: Array<[string, unknown]> = []
+    for (const [name, member] of entries) {
+      if (shown.length === maxEntries || budget.left <= 0) break
+      shown.push([name, safe(member, depth + 1, budget)])
+    }
+    if (shown.length < entries.length) shown.push(['...', `${entries.length} members`])
+    return Object.fromEntries(shown)
   } catch {
     return '[cannot be read]'
   }
 }
 
-function safeList(list: ArrayLike<unknown>, depth: number): unknown[] {
-  const safe = Array.from({ length: Math.min(list.length, maxEntries) }, (_, i) => jsonSafe(list[i], depth + 1))
-  return list.length > maxEntries ? [...safe, `... (${list.length} in all)`] : safe
+function safeList(item: (i: number) => unknown, length: number, depth: number, budget: Budget): unknown[] {
+  const shown: unknown[] = []
+  while (shown.length < Math.min(length, maxEntries) && budget.left > 0) {
+    shown.push(safe(item(shown.length), depth + 1, budget))
+  }
+  return shown.length < length ? [...shown, `... (${length} in all)`] : shown
 }
 
 // By its members: an error of another realm is no instance of this one's Error.
 const isError = (value: object): value is Error =>
   value instanceof Error || (Object.prototype.toString.call(value) === '[object Error]')
 
-function safeError(error: Error, depth: number): object {
+function safeError(error: Error, depth: number, budget: Budget): object {
   const { name, message, code, cause } = error as Error & { code?: unknown; cause?: unknown }
   return {
-    name: jsonSafe(name), message: jsonSafe(message),
+    name: safe(name, depth, budget), message: safe(message, depth, budget),
     ...(typeof code === 'string' || typeof code === 'number' ? { code } : {}),
-    ...(cause === undefined || depth >= maxDepth ? {} : { cause: jsonSafe(cause, depth + 1) }),
+    ...(cause === undefined || depth >= maxDepth ? {} : { cause: safe(cause, depth + 1, budget) }),
   }
 }

@@ -3,8 +3,9 @@
 // Trap: the vocabulary-wide log-softmax stays in the core; only chosen numbers come here.
 import { linkedController } from './abort.js'
 import { startCall } from './call.js'
+import { Slicer } from './checkpoint/slicer.js'
 import { Callbacks } from './callbacks.js'
-import { compensatedSum } from './compensated-sum.js'
+import { CompensatedSum, compensatedSum } from './compensated-sum.js'
 import { decodeIds, encodeTexts, type Core } from './core.js'
 import { unpackTokens, type TokenLogprob } from './events.js'
 import { readRules } from './generate-options.js'
@@ -17,11 +18,12 @@ import {
 import { PolyLMError } from './errors.js'
 import { resultClass } from './plain.js'
 import {
-  checkTextLength, invalidIds, invalidPrompt, promptIds, promptParts, tokenizerMissing, type PromptRules,
+  checkTextLength, invalidIds, invalidPrompt, promptParts, tokenizerMissing, type PromptRules,
 } from './prompt.js'
 import { pythonRstrip } from './python-text.js'
+import { concatIds } from './session-state.js'
 import { maxTextUnits } from './tokenizer/tokenizer.js'
-import { isArray, Pauses, reading } from './untrusted.js'
+import { isArray, reading } from './untrusted.js'
 
 /** What `logits` gives: row-major. */
 export interface LogitsResult {
@@ -136,33 +138,39 @@ export async function score(core: Core, prompt: unknown, options: unknown): Prom
   const signal = readSignal(bag)
   signal?.throwIfAborted()
   const { ids, ranges } = await idsToScore(core, prompt, bag, top !== undefined)
-  const all = prefix === undefined ? ids : joinIds(Int32Array.of(prefix), ids)
+  const all = prefix === undefined ? ids : concatIds([Int32Array.of(prefix), ids])
   if (all.length < 2) {
     throw invalidPrompt('empty', `the prompt has ${ids.length} token(s); without prefixToken the first is not scored`)
   }
   const shift = prefix === undefined ? 0 : 1
   const count = countWindows(all.length, window, stride)
   const most = Math.max(2, Math.min(2 * core.maxSequences, Math.floor(tokensInFlight / window)))
-  // Tokens become objects window by window, as they come: all at once would hold the event loop.
+  // Window by window, as they come, and objects only where they are wanted: all at once would hold the event loop.
   const results = await mapLimited(count, most, signal, async (index, stop) => {
     const { from, scoreFrom, to } = windowAt(all.length, window, stride, index)
     const { scored } = await submitWhenRoom(() => run(core, {
       kind: 1, prompt: [{ ids: all.slice(from, to), control: false }], scoreFrom: scoreFrom - from, scoreTop: top ?? 0,
       batch, cacheSalt,
     }, stop), stop)
-    return unpackTokens(scored, top === undefined ? undefined : core.texts)
-      .map((token, i) => withRange(token, ranges, scoreFrom + i - shift))
+    if (top === undefined) return { logprobs: packedColumn(scored, 1), tokens: [] }
+    const tokens = unpackTokens(scored, core.texts)
+    return {
+      logprobs: Float64Array.from(tokens, token => token.logprob),
+      tokens: ranges === undefined ? tokens : tokens.map((token, i) => withRange(token, ranges, scoreFrom + i - shift)),
+    }
   })
-  const tokens = results.flat()
-  const logprob = compensatedSum(tokens.map(token => token.logprob))
+  const sum = new CompensatedSum()
+  for (const { logprobs } of results) for (const term of logprobs) sum.add(term)
+  const logprob = sum.value
+  const scoredTokens = all.length - 1
   const bytes = bytesOf(core, prompt, ids)
   return {
     logprob,
-    count: tokens.length,
+    count: scoredTokens,
     bytes,
-    perplexity: Math.exp(-logprob / tokens.length),
+    perplexity: Math.exp(-logprob / scoredTokens),
     bitsPerByte: bytes === 0 ? NaN : -logprob / Math.LN2 / bytes,
-    logprobs: top === undefined ? null : tokens,
+    logprobs: top === undefined ? null : results.flatMap(({ tokens }) => tokens),
   }
 }
 
@@ -197,13 +205,6 @@ function tooMuchText(units: number): PolyLMError {
   return new PolyLMError('LIMIT', text, { hint: 'score its parts one by one' })
 }
 
-function joinIds(first: Int32Array, second: Int32Array): Int32Array {
-  const ids = new Int32Array(first.length + second.length)
-  ids.set(first)
-  ids.set(second, first.length)
-  return ids
-}
-
 /** A window: tokens [from, to) are given to the model, those from `scoreFrom` on are scored. */
 export interface ScoreWindow {
   readonly from: number
@@ -230,8 +231,13 @@ function windowAt(length: number, window: number, stride: number, index: number)
   return { from: Math.max(0, to - window - 1), scoreFrom, to }
 }
 
-function withRange(token: TokenLogprob, ranges: Uint32Array | undefined, index: number): TokenLogprob {
-  return { ...token, start: ranges?.[2 * index] ?? 0, end: ranges?.[2 * index + 1] ?? 0 }
+function withRange(token: TokenLogprob, ranges: Uint32Array, index: number): TokenLogprob {
+  return { ...token, start: ranges[2 * index] ?? 0, end: ranges[2 * index + 1] ?? 0 }
+}
+
+// A column of tokens packed without alternatives: five numbers each, id and log-probability first (events.ts).
+function packedColumn(scored: Float64Array, column: 0 | 1): Float64Array {
+  return Float64Array.from({ length: scored.length / 5 }, (_, i) => scored[5 * i + column] ?? 0)
 }
 
 function bytesOf(core: Core, prompt: unknown, ids: Int32Array): number {
@@ -285,10 +291,10 @@ async function itemsOf(items: unknown, signal: AbortSignal): Promise<unknown[]> 
   const make = reading('INVALID_PROMPT', 'items', () => (items as Iterable<unknown>)[Symbol.iterator] as unknown)
   if (typeof make !== 'function') throw wrong()
   const list: unknown[] = []
-  const pauses = new Pauses()
+  const slicer = new Slicer()
   for (const item of items as Iterable<unknown>) {
     if (list.push(item) % 1024 !== 0) continue
-    await pauses.due()
+    if (slicer.due()) await slicer.pause()
     signal.throwIfAborted()
     if (list.length > maxItems) throw invalidPrompt('items', `found more than ${maxItems} items`)
   }
@@ -324,7 +330,7 @@ async function encodePair(
   // White space alone is a context without tokens.
   const start = before.length > 0 ? before : Int32Array.of(prefixOf(core, prefix, index))
   const bytes = bytesOf(core, continuation, after)
-  return { ids: joinIds(start, after), scoreFrom: start.length, bytes }
+  return { ids: concatIds([start, after]), scoreFrom: start.length, bytes }
 }
 
 // A continuation that begins with the prefix token brings its own context.
@@ -333,7 +339,7 @@ function afterPrefix(
 ): Pair {
   if (after.length === 0) throw nothingToScore(index)
   const prefix = prefixOf(core, given, index)
-  const ids = after[0] === prefix ? after : joinIds(Int32Array.of(prefix), after)
+  const ids = after[0] === prefix ? after : concatIds([Int32Array.of(prefix), after])
   return { ids, scoreFrom: 1, bytes: bytesOf(core, continuation, after) }
 }
 
@@ -370,24 +376,22 @@ async function jointIds(
 }
 
 async function idsOf(core: Core, prompt: unknown, atStart: boolean, rules: PromptRules): Promise<Int32Array> {
+  const parts = promptParts(prompt, core.prompts, rules)
   if (typeof prompt === 'string') {
-    promptParts(prompt, core.prompts, rules)
     const [encoded] = await encodeTexts(core, [prompt], { addSpecialTokens: false, parseSpecial: true, atStart })
     return encoded?.ids ?? new Int32Array(0)
   }
-  const tokens = typeof prompt === 'object' && prompt !== null ? readProperty(prompt, 'tokens') : undefined
-  if (tokens !== undefined) return promptIds(tokens, core.prompts, rules)
-  const parts = promptParts(prompt, core.prompts, rules)
+  const [part] = parts
+  if (parts.length === 1 && part !== undefined && 'ids' in part) return Int32Array.from(part.ids)
   return await fromCore(() => core.engine.native.tokenize({ kind: 1, prompt: parts, addSpecialTokens: false }))
 }
 
 function toPairResult(native: Pick<NativeResult, 'scored' | 'greedy'>, pair: Pair): LoglikelihoodResult {
-  const scored = unpackTokens(native.scored, undefined)
-  const tokenLogprobs = Float32Array.from(scored, token => token.logprob)
+  const tokenLogprobs = Float32Array.from(packedColumn(native.scored, 1))
   return new Likelihood({
     logprob: compensatedSum(tokenLogprobs),
     isGreedy: native.greedy.every(flag => flag === 1),
-    tokens: Int32Array.from(scored, token => token.id),
+    tokens: Int32Array.from(packedColumn(native.scored, 0)),
     tokenLogprobs,
     continuationBytes: pair.bytes,
   })
@@ -400,12 +404,12 @@ async function mapLimited<R>(
 ): Promise<R[]> {
   const results: R[] = []
   const stop = linkedController(signal)
-  const pauses = new Pauses()
+  const slicer = new Slicer()
   let next = 0
   const lane = async (): Promise<void> => {
     while (next < count) {
       const index = next++
-      await pauses.due()                             // short texts are encoded on this thread
+      if (slicer.due()) await slicer.pause()   // short texts are encoded on this thread
       stop.signal.throwIfAborted()
       results[index] = await work(index, stop.signal)
     }

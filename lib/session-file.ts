@@ -101,7 +101,7 @@ export async function writeWhole(file: string, bytes: Uint8Array): Promise<void>
   } catch (cause) {
     await unlink(temporary).catch(() => { /* it was never made, or is at its place already */ })
     const text = `${quotePath(file)} cannot be written: ${messageOf(cause)}`
-    throw new PolyLMError('FILE_IO', text, { file, cause, hint: permissionHint(cause, '--allow-fs-write', folder) })
+    throw new PolyLMError('FILE_IO', text, { file, cause, hint: permissionHint(cause, folder) })
   }
 }
 

@@ -89,7 +89,7 @@ export function withoutTokens(state: State, count: number, coder: Coder): State 
   for (let i = groups.length - 1; i >= 0; i--) {
     const { from, ids } = groups[i] as Group
     if (ids.length > left) {
-      const before = concat(groups.slice(0, i).map(group => group.ids))
+      const before = concatIds(groups.slice(0, i).map(group => group.ids))
       return [...state.slice(0, from), cutEntry(state[from], before, ids.slice(0, ids.length - left), coder)]
     }
     left -= ids.length
@@ -117,13 +117,14 @@ function groupsOf(state: State, coder: Coder): Group[] {
       atStart = atStart && !('ids' in part) && part.text === ''
       return made
     })
-    groups.push({ from, ids: concat(ids) })
+    groups.push({ from, ids: concatIds(ids) })
     from = end
   }
   return groups
 }
 
-function concat(lists: readonly Int32Array[]): Int32Array {
+/** Lists of token ids as one. */
+export function concatIds(lists: readonly Int32Array[]): Int32Array {
   const all = new Int32Array(lists.reduce((sum, { length }) => sum + length, 0))
   let at = 0
   for (const list of lists) {
@@ -134,7 +135,7 @@ function concat(lists: readonly Int32Array[]): Int32Array {
 }
 
 function cutEntry(entry: Entry | undefined, before: Int32Array, kept: Int32Array, coder: Coder): Entry {
-  const content = coder.decode(concat([before, kept])).slice(coder.decode(before).length)
+  const content = coder.decode(concatIds([before, kept])).slice(coder.decode(before).length)
   const ids = { ids: kept, control: false }
   // A text is what asks for the special tokens around the whole, so an empty one stays in its place.
   const startsWithText = before.length === 0 && entry?.parts[0] !== undefined && 'text' in entry.parts[0]

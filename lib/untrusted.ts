@@ -49,19 +49,3 @@ export function ignore(value: unknown): void {
   if ((typeof value !== 'object' || value === null) && typeof value !== 'function') return
   new Promise(resolve => { resolve(value) }).catch(() => { /* nobody asked */ })
 }
-
-/** How much time a loop may take before others get their turn: a part of the event loop's promise. */
-const sliceMs = 8
-
-/** Lets other work run when the last pause is some milliseconds ago: await it in every loop that may be long. */
-export class Pauses {
-  #until = performance.now() + sliceMs
-
-  /** Undefined when it is not yet time. */
-  due(): Promise<void> | undefined {
-    if (performance.now() < this.#until) return undefined
-    return new Promise<void>(resolve => { setImmediate(resolve) }).then(() => {
-      this.#until = performance.now() + sliceMs
-    })
-  }
-}

@@ -1,6 +1,6 @@
 // attend.h: attention of 16 query rows of one head to 32 keys on the tensor cores, with a running
-// softmax (attend_prefill.cu), and what decode shares with it: kLog2E and first_of. Device code. Not
-// here: where K and V come from, decode's own products (attend_decode.cu).
+// softmax (attend_prefill.cu), and what decode shares with it: kLog2E and first_of. Device code.
+// Not here: where K and V come from, decode's own products (attend_decode.cu).
 // Trap: a key that a row does not see leaves that row's state exactly as it was; V beyond the
 // sequence may be NaN and is cut off, because zero times NaN is NaN.
 #pragma once

@@ -31,8 +31,9 @@ bool scores_get_huge(const SamplingParams& p) {
   const auto is_huge = [](const auto& rule) {
     return std::isfinite(rule.value) && std::fabs(rule.value) > static_cast<float>(kHuge);
   };
-  return std::any_of(p.bias.begin(), p.bias.end(), is_huge) ||
-         std::any_of(p.token_bias.begin(), p.token_bias.end(), is_huge) || (p.temperature > 0.0 && p.temperature < 1.0 / kHuge);
+  const bool has_huge = std::any_of(p.bias.begin(), p.bias.end(), is_huge) ||
+                        std::any_of(p.token_bias.begin(), p.token_bias.end(), is_huge);
+  return has_huge || (p.temperature > 0.0 && p.temperature < 1.0 / kHuge);
 }
 
 struct Output {

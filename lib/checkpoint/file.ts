@@ -137,5 +137,5 @@ function fileError(path: string, cause: unknown): PolyLMError {
     return new PolyLMError('FILE_NOT_FOUND', text, { file: path, cause })
   }
   const text = `${quotePath(path)} cannot be read: ${String(message)}`
-  return new PolyLMError('FILE_IO', text, { file: path, cause, hint: permissionHint(cause, '--allow-fs-read', path) })
+  return new PolyLMError('FILE_IO', text, { file: path, cause, hint: permissionHint(cause, path) })
 }

@@ -31,7 +31,7 @@ export async function checkModelDirectory(given: string): Promise<string> {
     throw new PolyLMError('FILE_NOT_FOUND', text, {
       file: root,
       cause: e,
-      hint: permissionHint(e, '--allow-fs-read', root) ?? await missingHint(given, root),
+      hint: permissionHint(e, root) ?? await missingHint(given, root),
     })
   })
   if (found.isDirectory()) return root

@@ -1,4 +1,5 @@
-// output.ts: where the answers of a batch go: files that grow by whole lines and are locked meanwhile, and answers brought back into the order of the input. What an earlier run left: resume.ts.
+// output.ts: where the answers of a batch go: files that grow by whole lines and are locked meanwhile, and answers
+// brought back into the order of the input. What an earlier run left: resume.ts.
 // Trap: answers come in the order of completion; the one that is missing holds back those behind it, in memory.
 import { open, rename, rm } from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'

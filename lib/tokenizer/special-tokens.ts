@@ -261,6 +261,7 @@ export function addedTokenRows(
   const additional = new Set(named.additional.map(token => token.content))
   const contents = [...named.added.map(token => token.content), ...named.unusable]
   let nextId = pieces + new Set(contents.filter(content => !idOf.has(content))).size
+  const addedOf = new Map(named.added.map(token => [token.content, token]))
   const given: AddedTokenRow[] = []
   const rows: AddedTokenRow[] = []
   for (const [content, token] of special) {
@@ -268,7 +269,7 @@ export function addedTokenRows(
     // 4.31 adds every special token but unk.
     if (!modern && !ids.has(content) && named.roles.get('unk')?.content === content) continue
     const id = ids.get(content) ?? nextId++
-    const rules = stripRules(token, named.added.find(added => added.content === content), modern)
+    const rules = stripRules(token, addedOf.get(content), modern)
     const row = { content, id, special: true, additional: additional.has(content), ...rules }
     rows.push(row)
     if (!ids.has(content)) given.push(row)

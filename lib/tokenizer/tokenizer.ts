@@ -4,7 +4,7 @@
 import { PolyLMError } from '../errors.js'
 import { inCore, loadNative } from '../native.js'
 import {
-  invalidOption, maxManyIds, readBag, readBoolean, readChoice, readIds, readSignal, show,
+  checkDir, maxManyIds, readBag, readBoolean, readChoice, readIds, readSignal, show,
 } from '../option-reader.js'
 import type { Compat } from '../options.js'
 import { resultClass } from '../plain.js'
@@ -293,9 +293,7 @@ export const Tokenizer = {
    * TOKENIZER_FORMAT and the other file errors; or `signal.reason`
    */
   async load(dir: string, options?: TokenizerLoadOptions): Promise<Tokenizer> {
-    if (typeof dir !== 'string' || dir === '') {
-      throw invalidOption('dir', dir, 'expected the path of a directory')
-    }
+    checkDir(dir)
     const bag = readBag(options, loadNames, 'Tokenizer.load')
     const signal = readSignal(bag)
     signal?.throwIfAborted()

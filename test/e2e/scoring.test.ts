@@ -19,6 +19,14 @@ function logSoftmax(row: Float32Array): Float64Array {
 const rowOf = ({ data, columns }: { data: Float32Array; columns: number }, i: number): Float32Array =>
   data.subarray(i * columns, (i + 1) * columns)
 
+test('a prompt that is tokens and messages at once is refused by every call', async () => {
+  const both = { tokens: [5, 6], messages: [{ role: 'user', content: 'a' }] } as never
+  for (const call of [
+    tiny.score(both), tiny.logits(both), tiny.loglikelihood([{ context: both, continuation: { tokens: [1] } }]),
+    tiny.loglikelihood([{ context: { tokens: [1] }, continuation: both }]),
+  ]) await expect(call).rejects.toMatchObject({ code: 'INVALID_PROMPT', reason: 'ambiguous' })
+})
+
 describe('logits', () => {
   test('are transformers\', at the positions asked for, in that order', async () => {
     for (const { prompt, positions } of recorded.logits.slice(0, 3)) {

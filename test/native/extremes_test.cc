@@ -107,11 +107,9 @@ TEST(extremes_a_huge_bias_of_single_tokens_keeps_the_logarithm) {
   SamplingParams params = sampling(1.0);
   params.logprobs = 4;
   params.logprobs_processed = true;
-  for (const float huge : {1e9F, kMostFloat}) {
-    params.token_bias = {{0, huge}, {2, huge}};
-    const TokenInfo token = run_toy(params, kPrompt, 5, always(row)).outputs[0].logprobs[0];
-    EXPECT_NEAR(static_cast<double>(token.logprob), std::log(0.5), 1e-6);
-  }
+  params.token_bias = {{0, kMostFloat}, {2, kMostFloat}};
+  const TokenInfo token = run_toy(params, kPrompt, 5, always(row)).outputs[0].logprobs[0];
+  EXPECT_NEAR(static_cast<double>(token.logprob), std::log(0.5), 1e-6);
 }
 
 // A sum of 3e38 makes the scores of all other tokens equal: the candidates must still do.

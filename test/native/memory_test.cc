@@ -1,5 +1,5 @@
-// memory_test.cc: how much memory is free and how many CPUs may be used, read from folders that look
-// like /proc and the cgroup file systems of machines and containers of every kind.
+// memory_test.cc: how much memory is free and how many CPUs may be used, read from folders that
+// look like /proc and the cgroup file systems of machines and containers of every kind.
 #include <cstdint>
 #include <filesystem>
 #include <fstream>

@@ -68,6 +68,16 @@ describe('an error as JSON', () => {
     expect(JSON.stringify(new PolyLMError('INVALID_OPTION', 'x', { option: 'a', value, reason: 'b' })).length).toBeLessThan(10_000)
   })
 
+  test('nor do lists of lists multiply what each may have, and a wide bigint is not written out', () => {
+    let value: unknown = 7
+    for (let i = 0; i < 4; i++) value = new Array(100).fill(value)
+    const size = (of: unknown): number =>
+      JSON.stringify(new PolyLMError('INVALID_OPTION', 'x', { option: 'a', value: of, reason: 'b' })).length
+    expect(size(value)).toBeLessThan(10_000)
+    expect(size(1n << 1_000_000n)).toBeLessThan(500)
+    expect(size(new Set(Array.from({ length: 100_000 }, (_, i) => i)))).toBeLessThan(2000)
+  })
+
   test('a chain of causes is shown until it gets long', () => {
     let deep: Error = new Error('0')
     for (let i = 1; i < 20; i++) deep = new Error(String(i), { cause: deep })
